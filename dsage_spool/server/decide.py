@@ -1,0 +1,314 @@
+"""What the server does about what it has seen: pure, no files and no clock.
+
+`Decider.decide(seen)` takes the observations of one pass, brings the book up to date and answers one
+`Change` for each job that is touched; several moves of one job in one pass become one rename. If
+the changes cannot be carried out, the book is thrown away and made anew from the folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Callable, Iterable
+
+from .. import layout, names, records
+from ..clock import stamp
+from ..records import Lease, Receipt
+from ..spool.journal import Line
+from ..spool.moving import Change
+from ..states import State, target
+from ..text import clean
+from .book import Book, Entry
+from .seen import ClaimSeen, Delivered, JobDropped, Requested, RunLost, Seen, Unacceptable
+
+NOT_AFTER_TOLERANCE = 600  # seconds; people's clocks differ
+
+
+class Decider:
+    """`fresh_name(wall)` makes names for what is refused under no name of its own."""
+
+    def __init__(self, book: Book, fresh_name: Callable[[float], str]) -> None:
+        self.book = book
+        self._fresh_name = fresh_name
+        self._dated_at = float("-inf")
+        self._changes: dict[str, Change] = {}
+        self._wall = 0.0
+        self.notes: list[str] = []  # for the log
+
+    def decide(self, seen: Iterable[Seen], wall: float) -> list[Change]:
+        self._changes, self._wall, self.notes = {}, wall, []
+        for observation in seen:
+            _RULES[type(observation)](self, observation)
+        self._dated()
+        return list(self._changes.values())
+
+    # -- the changes -------------------------------------------------------------------------
+
+    def _change(self, entry: Entry) -> Change:
+        """The change of this pass for a job; its origin is where the job is on disk."""
+        if entry.job not in self._changes:
+            self._changes[entry.job] = Change(entry.job, origin=entry.state)
+        return self._changes[entry.job]
+
+    def _move(self, entry: Entry, verb: str, note: str = "", durable: bool = True) -> Change:
+        change = self._change(entry)
+        origin, end = entry.state, target(verb, entry.state)
+        change.target = end
+        change.durable = change.durable or durable
+        change.lines.append(Line(entry.job, verb, str(origin), str(end), str(entry.attempt), note))
+        self.book.move(entry, end)
+        return change
+
+    def _end(self, entry: Entry, verb: str, why: str) -> Change:
+        """The last move of a job: its verdict is written, and those that wait for it are told."""
+        change = self._move(entry, verb, why)
+        change.writes[layout.VERDICT] = self._verdict(str(change.target), why)
+        self._after(entry.job, change.target)
+        return change
+
+    def _verdict(self, word: str, why: str) -> bytes:
+        return f"{stamp(self._wall)} {word}: {clean(why)}\n".encode()
+
+    def _loose(self, path: str) -> None:
+        """A change that only removes a served or senseless file."""
+        self._changes.setdefault(path, Change("-")).removes.append(path)
+
+    def _end_claim(self, entry: Entry, why: str, counts: bool) -> None:
+        """Close the lease of the present attempt: its note, its lock, its live output."""
+        change = self._change(entry)
+        name = layout.lease_name(entry.attempt)
+        lease = Lease(
+            entry.job, entry.attempt, entry.worker or "?", entry.run, "", entry.since,
+            round(self._wall, 3), why, int(counts),
+        )  # fmt: skip
+        change.writes[name] = records.make(lease)
+        change.removes += [
+            layout.lock(entry.job, entry.attempt),
+            layout.output(entry.job, entry.attempt),
+        ]
+        self.book.locks.discard(names.claim_name(entry.job, entry.attempt, "lock"))
+        self.book.use_of(entry.owner).charge(max(0.0, self._wall - entry.since), self._wall)
+
+    # -- jobs and requests -------------------------------------------------------------------
+
+    def _job_dropped(self, seen: JobDropped) -> None:
+        job = seen.envelope.job
+        digest = hashlib.sha256(seen.parts[layout.ENVELOPE]).digest()
+        entry = self.book.entries.get(job)
+        if entry or seen.known:
+            same = digest == (entry.digest if entry else seen.known_digest)
+            reason = "a job of that name is here already, and it is another one"
+            return self._loose(seen.path) if same else self._refuse(seen.path, reason)
+        reason = self._why_not(seen)
+        if reason:
+            return self._refuse(seen.path, reason, job)
+        self._accept(seen, digest)
+
+    def _why_not(self, seen: JobDropped) -> str:
+        envelope = seen.envelope
+        if envelope.not_after and self._wall > envelope.not_after + NOT_AFTER_TOLERANCE:
+            return f"too late: not-after was {stamp(envelope.not_after)}"
+        for other in envelope.after:
+            if other not in self.book.entries and seen.fates.get(other) is None:
+                return f"after: no job {other} in this spool"
+        return ""
+
+    def _accept(self, seen: JobDropped, digest: bytes) -> None:
+        entry = Entry(seen.envelope, digest)
+        change = Change(entry.job, target=State.QUEUED, durable=True)
+        change.writes = {name: seen.parts[name] for name in sorted(layout.JOB_PARTS)}
+        change.served.append(seen.path)
+        change.lines.append(
+            Line(entry.job, "accept", "incoming", "queued", "1", f"{entry.owner} {entry.title}")
+        )
+        self._changes[entry.job] = change
+        open_ends = [job for job in entry.after if job in self.book.entries]
+        self.book.add(entry, offered=not open_ends and entry.not_before <= self._wall)
+        for other in entry.after:
+            if seen.fates.get(other) not in (None, State.DONE):
+                return self._predecessor_failed(entry, other, seen.fates[other])
+
+    def _refuse(self, path: str, reason: str, job: str = "") -> None:
+        """Keep what cannot be accepted, with the reason; the name of a real job is not spoiled."""
+        folder = job or self._fresh_name(self._wall)
+        change = Change(folder, target=State.REJECTED, folder=folder)
+        change.writes[layout.VERDICT] = self._verdict("rejected", f"{reason} (came as {path})")
+        change.takes[path] = layout.DROPPED
+        change.lines.append(Line(folder, "reject", "incoming", "rejected", "-", reason))
+        self._changes[f"refused {path}"] = change
+        self.book.counts["rejected"] += 1
+
+    def _unacceptable(self, seen: Unacceptable) -> None:
+        self._refuse(seen.path, seen.reason, seen.job if seen.job not in self.book.entries else "")
+
+    def _requested(self, seen: Requested) -> None:
+        request = seen.request
+        entry = self.book.entries.get(request.job)
+        if entry is None:
+            if seen.known is None:
+                return self._refuse(seen.path, f"{request.verb}: no job {request.job} in this spool")
+            return self._loose(seen.path)  # it has ended: there is nothing left to ask for
+        if entry.owner != request.submitter:
+            return self._refuse(
+                seen.path, f"{request.verb}: the job is {entry.owner}'s, not {request.submitter}'s"
+            )
+        self._change(entry).served.append(seen.path)
+        if request.verb == "cancel":
+            self._cancel(entry, f"by {request.submitter}")
+        elif request.verb == "hold" and entry.state is State.QUEUED:
+            self._move(entry, "hold", f"by {request.submitter}")
+        elif request.verb == "release" and entry.state is State.HELD:
+            self._move(entry, "release", f"by {request.submitter}")
+        else:
+            self.notes.append(f"{request.job}: {request.verb} asked for, but it is {entry.state}")
+
+    def _cancel(self, entry: Entry, why: str) -> None:
+        if entry.state is State.RUNNING:
+            self._end_claim(entry, "cancelled", counts=True)
+        self._end(entry, "cancel", why)
+
+    # -- claims, leases, results -------------------------------------------------------------
+
+    def _claim_seen(self, seen: ClaimSeen) -> None:
+        entry = self.book.entries.get(seen.job)
+        if entry and seen.worker and entry.claims.get(seen.attempt) == seen.worker.run:
+            if entry.state is State.RUNNING and entry.attempt == seen.attempt:
+                return  # served already
+        fits = entry and entry.state is State.QUEUED and entry.attempt == seen.attempt
+        if not fits or not seen.worker or not seen.enrolled:
+            if seen.worker and not seen.enrolled:
+                self.notes.append(f"claim of {seen.worker.worker} removed: it is not in the roster")
+            return self._loose(seen.path)
+        self._start(entry, seen)
+
+    def _start(self, entry: Entry, seen: ClaimSeen) -> None:
+        worker = seen.worker
+        change = self._change(entry)
+        entry.run, entry.worker, entry.since = worker.run, worker.worker, round(self._wall, 3)
+        entry.claims[seen.attempt] = worker.run
+        self.book.locks.add(names.claim_name(entry.job, entry.attempt, "lock"))
+        lease = Lease(entry.job, entry.attempt, worker.worker, worker.run, worker.host, entry.since)
+        change.writes[layout.lease_name(entry.attempt)] = records.make(lease)
+        # Not durable: after a power failure the lock, which is, tells it again.
+        self._move(entry, "start", worker.worker, durable=False)
+
+    def _delivered(self, seen: Delivered) -> None:
+        receipt = seen.receipt
+        entry = self.book.entries.get(receipt.job)
+        if entry is None:
+            return self._late(seen)
+        reason = self._why_not_settle(entry, seen)
+        if reason:
+            return self._refuse(seen.path, reason)
+        if receipt.outcome == "returned":
+            return self._returned(entry, seen)
+        self._settle(entry, seen)
+
+    def _why_not_settle(self, entry: Entry, seen: Delivered) -> str:
+        receipt = seen.receipt
+        if bytes.fromhex(receipt.envelope_sha256 or "00") != entry.digest:
+            return "the receipt is for other words than those of the job's envelope"
+        if receipt.attempt > entry.attempt:
+            return f"attempt {receipt.attempt} was never given out"
+        if entry.claims.get(receipt.attempt, receipt.run) != receipt.run:
+            return f"attempt {receipt.attempt} was claimed by another worker than {receipt.worker}"
+        return ""
+
+    def _settle(self, entry: Entry, seen: Delivered) -> None:
+        receipt = seen.receipt
+        if entry.state is State.RUNNING:
+            if receipt.attempt == entry.attempt:
+                self._end_claim(entry, "delivered", counts=True)
+            else:
+                self._end_claim(entry, "overtaken by a late result", counts=True)
+        else:
+            self.book.use_of(entry.owner).charge(receipt.wall_seconds, self._wall)
+        verb = "settle" if receipt.outcome == "ok" else "fail"
+        change = self._end(entry, verb, summary(receipt, entry.attempts))
+        change.writes.update(seen.parts)
+        change.served.append(seen.path)
+
+    def _returned(self, entry: Entry, seen: Delivered) -> None:
+        receipt = seen.receipt
+        current = entry.state is State.RUNNING and entry.attempt == receipt.attempt
+        self._change(entry).served.append(seen.path)
+        if current:
+            counts = receipt.wall_seconds > 0
+            self._give_back(entry, "return", receipt.error or "the worker gave it back", counts)
+
+    def _late(self, seen: Delivered) -> None:
+        """A result for a job that has ended: kept beside the first one, never used."""
+        job, known = seen.receipt.job, seen.known
+        change = self._changes.get(job)
+        if change is None and known is None:
+            return self._refuse(seen.path, f"no job {job} in this spool")
+        if seen.receipt.outcome == "returned" or known is State.REJECTED:
+            return self._loose(seen.path)
+        change = self._changes.setdefault(job, Change(job, origin=known))
+        change.takes[seen.path] = layout.late_name(seen.receipt.attempt)
+
+    def _run_lost(self, seen: RunLost) -> None:
+        for job in sorted(self.book.by_run.get(seen.run, set())):
+            entry = self.book.entries[job]
+            self._give_back(entry, "expire", f"{entry.worker} was not heard for a lease", True)
+
+    def _give_back(self, entry: Entry, verb: str, why: str, counts: bool) -> None:
+        """Requeue with the next attempt number, or bury a job that is out of attempts.
+
+        The number follows from the leases in the folder, so the rename that requeues bumps it.
+        """
+        self._end_claim(entry, why, counts)
+        entry.losses += counts
+        if entry.losses >= entry.attempts:
+            self._end(entry, "bury", f"lost {entry.losses} times, the last time by {entry.worker}: {why}")
+            return
+        self._move(entry, verb, why)
+        entry.attempt += 1
+
+    # -- dates and dependencies --------------------------------------------------------------
+
+    def _after(self, job: str, end: State | None) -> None:
+        """A job has ended: jobs that wait for it may run, or never will."""
+        for waiting in sorted(self.book.waiting_for(job)):
+            entry = self.book.entries[waiting]
+            if end is not State.DONE:
+                self._predecessor_failed(entry, job, end)
+            elif self._may_run(entry):
+                self.book.offer(entry)
+
+    def _predecessor_failed(self, entry: Entry, other: str, end: State | None) -> None:
+        self._end(entry, "cancel", f"it was to run after {other}, which is {end}")
+
+    def _may_run(self, entry: Entry) -> bool:
+        live = self.book.entries
+        return entry.not_before <= self._wall and not any(job in live for job in entry.after)
+
+    def _dated(self) -> None:
+        """Jobs whose time has come, or is over; looked at once a second."""
+        if 0 <= self._wall - self._dated_at < 1:
+            return
+        self._dated_at = self._wall
+        for job in sorted(self.book.waiting):
+            entry = self.book.entries[job]
+            if self._may_run(entry):
+                self.book.offer(entry)
+        for job in sorted(self.book.dated):
+            entry = self.book.entries[job]
+            if self._wall > entry.not_after:
+                self._end(entry, "fail", f"still waiting when not-after came, {stamp(entry.not_after)}")
+
+
+def summary(receipt: Receipt, attempts: int) -> str:
+    """How an attempt ended, in one line."""
+    what = receipt.value if receipt.outcome == "ok" else f"{receipt.outcome}: {receipt.error}"
+    where = f"attempt {receipt.attempt} of {attempts} by {receipt.worker}"
+    return f"{clean(what, 200)} ({where}, {receipt.wall_seconds:.1f} s)"
+
+
+_RULES = {
+    JobDropped: Decider._job_dropped,
+    Requested: Decider._requested,
+    Unacceptable: Decider._unacceptable,
+    ClaimSeen: Decider._claim_seen,
+    Delivered: Decider._delivered,
+    RunLost: Decider._run_lost,
+}

@@ -1,0 +1,158 @@
+"""Make the book from the folders, and finish what a crash has left half done.
+
+A verdict in the folder of a job that has not ended is a decision that was taken, maybe seen, and not
+yet renamed: it is carried out if all that belongs to it is whole, else its leftovers are removed and
+the delivery that caused it, still in results/, is settled again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+
+from .. import layout, names, queuefile, records
+from ..errors import FileAnswer, Gone, SpoolError
+from ..records import Envelope, Lease, Receipt
+from ..spool.journal import Line
+from ..spool.moving import SERVED, Change
+from ..states import TERMINAL, State
+from .book import Book, Entry
+from .look import check_parts
+
+_VERDICT = re.compile(rb"\S+ (done|failed|cancelled): [^\n]*\n")
+_DELIVERED = layout.RESULT_PARTS
+_LEASE = re.compile(r"lease\.([1-9][0-9]{0,5})")
+
+
+@dataclass
+class Recovered:
+    book: Book
+    changes: list[Change] = field(default_factory=list)  # decisions to carry out now
+    notes: list[str] = field(default_factory=list)
+
+
+def recover(files, roster_check) -> Recovered:
+    """`roster_check(receipt_bytes, signature_bytes)` raises if a receipt is not a worker's."""
+    found = Recovered(Book())
+    _finish_refusals(files, found)
+    for state in (State.RUNNING, State.QUEUED, State.HELD):
+        for job in sorted(filter(names.is_job, files.names(str(state)))):
+            _one_job(files, state, job, roster_check, found)
+    for state in TERMINAL:
+        found.book.counts[str(state)] += len(files.names(str(state)))
+    _offer(found.book)
+    _old_uses(files, found.book)
+    return found
+
+
+def _finish_refusals(files, found: Recovered) -> None:
+    """Folders of the server in tmp/: a refusal that holds its drop is kept, the rest is remade."""
+    for name in files.names(layout.TMP):
+        if not name.startswith("server.") or name.startswith(SERVED):
+            continue
+        path = layout.in_tmp(name)
+        try:
+            files.stat(f"{path}/{layout.DROPPED}")
+            files.move(path, layout.job_folder(State.REJECTED, name.removeprefix("server.")))
+        except Gone:
+            files.remove_tree(path)
+        except SpoolError as error:
+            found.notes.append(f"{path}: left alone: {error.message}")
+
+
+def _one_job(files, state: State, job: str, roster_check, found: Recovered) -> None:
+    try:
+        text = files.read(layout.in_job(state, job, layout.ENVELOPE), records.RECORD_LIMIT)
+        envelope = records.parse(Envelope, text)
+    except SpoolError as error:
+        found.notes.append(f"{state}/{job}: cannot be read, left alone: {error.message}")
+        return
+    inside = set(files.names(layout.job_folder(state, job)))
+    entry = Entry(envelope, hashlib.sha256(text).digest(), state)
+    _read_leases(files, state, entry, inside)
+    found.book.add(entry, offered=False)
+    if layout.VERDICT in inside:
+        _carry_out(files, entry, inside, roster_check, found)
+
+
+def _read_leases(files, state: State, entry: Entry, inside: set[str]) -> None:
+    """The attempt number follows from the leases: queued, it is one more than the last that ended."""
+    attempts = sorted(int(match[1]) for match in map(_LEASE.fullmatch, inside) if match)
+    for attempt in attempts:
+        lease = _lease(files, layout.in_job(state, entry.job, layout.lease_name(attempt)))
+        if lease is None:
+            continue
+        entry.claims[attempt] = lease.run
+        current = attempt == attempts[-1]
+        if state is State.RUNNING and current:
+            entry.attempt = attempt
+            entry.run, entry.worker, entry.since = lease.run, lease.worker, lease.since
+        elif lease.ended:
+            entry.attempt = attempt + 1
+            entry.losses += lease.counts
+        else:
+            del entry.claims[attempt]  # its start was never committed: the lock tells it again
+
+
+def _lease(files, path: str) -> Lease | None:
+    try:
+        return records.parse(Lease, files.read(path, records.RECORD_LIMIT))
+    except SpoolError:
+        return None
+
+
+def _carry_out(files, entry: Entry, inside: set[str], roster_check, found: Recovered) -> None:
+    folder = layout.job_folder(entry.state, entry.job)
+    word = _decision(files, folder, inside, roster_check)
+    if not word:
+        for name in (_DELIVERED | {layout.VERDICT}) & inside:
+            files.remove(f"{folder}/{name}")
+        return
+    end = State(word)
+    note = "decided before a stop of the server"
+    line = Line(entry.job, "settle", str(entry.state), word, str(entry.attempt), note)
+    change = Change(entry.job, origin=entry.state, target=end, durable=True, lines=[line])
+    if entry.state is State.RUNNING:
+        change.removes.append(layout.lock(entry.job, entry.attempt))
+    found.changes.append(change)
+    found.book.move(entry, end)
+
+
+def _decision(files, folder: str, inside: set[str], roster_check) -> str:
+    """The word of a verdict if all that belongs to it is whole."""
+    try:
+        verdict = _VERDICT.fullmatch(files.read(f"{folder}/{layout.VERDICT}", 4096))
+        parts = {name: files.read(f"{folder}/{name}", 1 << 40) for name in _DELIVERED & inside}
+    except FileAnswer:
+        return ""
+    if not verdict:
+        return ""
+    word = verdict[1].decode()
+    if layout.RECEIPT not in parts:
+        return "" if parts or word == "done" else word
+    try:
+        roster_check(parts[layout.RECEIPT], parts.get(layout.RECEIPT_SIGNATURE, b""))
+        check_parts(records.parse(Receipt, parts[layout.RECEIPT]), parts)
+    except SpoolError:
+        return ""
+    return word
+
+
+def _offer(book: Book) -> None:
+    """Jobs that wait for nothing may run; the others are offered by `decide` when their time comes."""
+    for job in list(book.waiting):
+        entry = book.entries[job]
+        if not entry.not_before and not any(other in book.entries for other in entry.after):
+            book.offer(entry)
+
+
+def _old_uses(files, book: Book) -> None:
+    """Recent use of owners, as the server wrote it before it stopped."""
+    try:
+        view = queuefile.parse(files.read(layout.QUEUE, queuefile.LIMIT))
+    except SpoolError:
+        return
+    for owner, numbers in view.owners.items():
+        use = book.use_of(owner)
+        use.seconds, use.at = numbers.get("use", 0.0), view.written

@@ -1,0 +1,238 @@
+"""The server's loop: look, decide, move, wait. One server for a spool.
+
+Whatever fails on the disk stops a pass, never the server: the book is made anew from the folders and
+the next pass tries again. Events only end the wait early; a full look follows at the latest after
+`RESCAN` seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Callable, Iterator, Protocol
+
+from .. import layout, names, queuefile
+from ..clock import Clock, stamp
+from ..errors import FileAnswer, SpoolError
+from ..spool import journal, settings
+from ..spool.journal import Line
+from ..spool.moving import Change, commit, tidy
+from ..states import FLOW, State
+from ..signing import RESULT_NAMESPACE
+from .. import records
+from ..records import Receipt
+from .decide import Decider
+from .leases import Leases
+from .look import Look
+from .recover import recover
+from .seen import RunLost, Seen
+from .sweep import Sweeper
+
+RESCAN = 2.0  # seconds
+REWRITE = 20.0  # seconds after which the queue file is written again, so that age means absence
+AFTER_FAILURE = 5.0  # seconds
+SHORT = 0.001  # seconds between small pieces of tidying
+
+
+class Wake(Protocol):
+    def wait(self, timeout: float) -> None:
+        """Return after `timeout` seconds, or earlier if a drop box may have changed."""
+
+
+class Server:
+    """`random(n)` gives n random bytes; `log(text)` takes one line."""
+
+    def __init__(
+        self, files, clock: Clock, random: Callable[[int], bytes], log: Callable[[str], None]
+    ) -> None:
+        self._files = files
+        self._clock = clock
+        self._random = random
+        self._log = log
+        self.settings = settings.load(files)
+        self._look = Look(files, self.settings, clock.wall)
+        self._leases = Leases(self.settings.times)
+        self._stuck: set[str] = set()
+        self._written = float("-inf")
+        self._sweeper = Sweeper(files, log)
+        self._journal = ""
+        self._name = f"{socket.gethostname()} {os.getpid()}"
+
+    # -- start -------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the book, finish what was left half done, and begin a journal."""
+        self._look.refresh_roster()
+        self._report_roster()
+        self._load()
+        self._journal = journal.next_name(self._files.names(layout.JOURNAL), self._clock.wall())
+        self._tell([Line("-", "server", "-", "-", "-", "started")])
+        self._write_queue()
+        counts = self.book.counts
+        self._log(
+            f"serving spool {self.settings.id}: {counts['queued']} queued, {counts['held']} held, "
+            f"{counts['running']} running"
+        )
+
+    def _load(self) -> None:
+        found = recover(self._files, self._check_receipt)
+        self.book = found.book
+        self._decider = Decider(self.book, lambda wall: names.make_job(wall, self._random(4)))
+        for entry in self.book.entries.values():
+            if entry.state is State.RUNNING:
+                self.book.locks.add(names.claim_name(entry.job, entry.attempt, "lock"))
+        for note in found.notes:
+            self._log(note)
+        commit(self._files, found.changes)
+        tidy(self._files, found.changes)
+
+    def _check_receipt(self, text: bytes, signature: bytes) -> None:
+        receipt = records.parse(Receipt, text)
+        self._look.roster.verify(
+            text, signature.decode("ascii", "replace"), receipt.worker, RESULT_NAMESPACE,
+            self._clock.wall(),
+        )  # fmt: skip
+
+    def _report_roster(self) -> None:
+        for problem in self._look.roster.problems:
+            self._log(f"roster: {problem}")
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def run(self, wake: Wake, stopped: Callable[[], bool]) -> None:
+        """Serve until `stopped()`."""
+        while not stopped():
+            try:
+                busy = self.one_pass()
+                pause = 0.0 if busy and self._look.more else RESCAN
+                if not busy and self._sweeper.remove_some():
+                    pause = SHORT
+            except SpoolError as error:
+                pause = self._after_failure(error)
+            if pause and not stopped():
+                wake.wait(pause)
+
+    def _after_failure(self, error: SpoolError) -> float:
+        self._log(f"a pass failed, trying again in {AFTER_FAILURE:.0f} s: {error}")
+        try:
+            self._load()
+        except SpoolError as second:
+            self._log(f"the folders cannot be read either: {second.message}")
+        return AFTER_FAILURE
+
+    def one_pass(self) -> bool:
+        """Look, decide, move; whether anything was moved."""
+        self._look.more = False
+        if self._look.refresh_roster():
+            self._report_roster()
+        changes = self._decider.decide(self._see(), self._clock.wall())
+        for note in self._decider.notes:
+            self._log(note)
+        if changes:
+            self._carry_out(changes)
+        elif self._clock.boottime() - self._written > REWRITE:
+            self._write_queue()
+            self._sweeper.sweep(self.book, self._clock.boottime())
+        return bool(changes)
+
+    def _see(self) -> Iterator[Seen]:
+        yield from self._unstuck(self._look.incoming())
+        yield from self._unstuck(self._look.claims(self.book.locks))
+        yield from self._unstuck(self._look.results())
+        yield from self._lost_runs()
+
+    def _unstuck(self, seen: Iterator[Seen]) -> Iterator[Seen]:
+        """Without what could not even be moved to rejected/."""
+        return (one for one in seen if one.path not in self._stuck)
+
+    def _lost_runs(self) -> Iterator[Seen]:
+        now = self._clock.boottime()
+        if not self._leases.due(now):
+            return
+        runs = [run for run, jobs in self.book.by_run.items() if jobs]
+        lost = self._leases.observe(now, {run: self._fingerprint(run) for run in runs})
+        for run in lost:
+            self._log(f"worker {run}: not heard for {self.settings.lease:g} s, its jobs go back")
+            yield RunLost(run)
+
+    def _fingerprint(self, run: str) -> object:
+        try:
+            return self._files.stat(layout.heartbeat(run))
+        except FileAnswer:
+            return None
+
+    # -- what others see ---------------------------------------------------------------------
+
+    def _carry_out(self, changes: list[Change]) -> None:
+        refusals = [change for change in changes if change.target is State.REJECTED]
+        others = [change for change in changes if change.target is not State.REJECTED]
+        lines = commit(self._files, others)
+        for change in refusals:
+            lines += self._refuse(change)
+        if lines:
+            self._write_queue()
+            self._tell(lines)
+        self._sweeper.put_aside(tidy(self._files, changes))
+
+    def _refuse(self, change: Change) -> list[Line]:
+        """One by one, since what lies in a drop box may resist even being moved."""
+        try:
+            lines = commit(self._files, [change])
+        except SpoolError as error:
+            self._stuck.update(change.takes)
+            self._log(f"{' '.join(change.takes)}: cannot be moved to rejected/: {error}")
+            return []
+        self._log(f"rejected {change.folder}: {change.lines[0].note}")
+        return lines
+
+    def _tell(self, lines: list[Line]) -> None:
+        wall = self._clock.wall()
+        day = stamp(wall)[:10].replace("-", "")
+        if self._journal[:8] < day:
+            self._journal = f"{day}.1"
+            self._write_queue()
+        text = "".join(f"{line.text(wall)}\n" for line in lines)
+        self._files.append(layout.journal(self._journal), text.encode())
+
+    def _write_queue(self) -> None:
+        """Replace the queue file; readers see the old or the new one, whole."""
+        wall = self._clock.wall()
+        text = "\n".join([*self._head(wall), *self._owner_lines(wall), *self._job_lines(wall), ""])
+        self._files.write(layout.in_tmp("server-queue"), text.encode())
+        self._files.move(layout.in_tmp("server-queue"), layout.QUEUE)
+        self._written = self._clock.boottime()
+
+    def _head(self, wall: float) -> list[str]:
+        counts = {str(state): self.book.counts[str(state)] for state in FLOW[1:]}
+        return queuefile.head_lines(wall, self._journal, self._name, counts)
+
+    def _owner_lines(self, wall: float) -> list[str]:
+        lines = []
+        for owner, use in sorted(self.book.uses.items()):
+            numbers = {
+                "queued": self.book.queued_by[owner],
+                "running": use.running,
+                "use": round(use.now(wall), 1),
+            }
+            lines.append(queuefile.owner_line(owner, numbers))
+        return lines
+
+    def _job_lines(self, wall: float) -> list[str]:
+        running = (
+            self.book.entries[job] for jobs in self.book.by_run.values() for job in sorted(jobs)
+        )
+        lines = [
+            queuefile.running_line(
+                queuefile.Running(
+                    entry.job, entry.attempt, entry.worker, entry.since, entry.owner, entry.title
+                )
+            )
+            for entry in running
+        ]
+        return lines + [entry.next_line() for entry in self.book.order(wall)]
+
+    def close(self) -> None:
+        """Tell that the server stops; jobs stay where they are."""
+        self._tell([Line("-", "server", "-", "-", "-", "stopped")])
+        self._files.sync([layout.journal(self._journal)])
+        self._log("stopped")

@@ -1,0 +1,398 @@
+"""The worker's loop: follow the queue, claim, fetch, run, deliver.
+
+One thread does all of it in turns, the heartbeat has its own (`heart`), jobs are processes
+(`children`). The connection may fail at any time: running jobs go on until the lease is in doubt,
+finished results wait in the outbox, and the worker connects again by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Callable
+
+from .. import layout, names, records
+from ..children import Children, Ended, Task
+from ..clock import Clock
+from ..errors import FileAnswer, Gone, Refused, SpoolError, Unreachable
+from ..files import Files
+from ..records import Worker
+from ..signing import Signer
+from ..spool import dropping, journal, reading, settings
+from ..spool.settings import Settings
+from ..states import State
+from ..timing import patience
+from .choose import Appetite, choose
+from .heart import Heart, HeartThread
+from .outbox import Outbox, make_delivery
+from .output import LiveOutput
+
+ROSTER_EVERY = 5.0  # seconds between looks at the roster
+BACK_OFF = (1.0, 60.0)  # seconds before the first and the last of many attempts to connect
+
+
+@dataclass
+class Limits:
+    """How far a worker goes before it stops by itself; None means no end."""
+
+    max_jobs: int | None = None
+    until: float | None = None  # boot time after which it claims nothing more
+    once: bool = False  # stop when there is nothing left to do
+
+
+@dataclass
+class Held:
+    """A claim in hand."""
+
+    envelope_sha256: str
+    abandoned: bool = False  # the server has taken it back: nobody wants the result
+
+
+class Monitor:
+    """`connect()` opens the spool's files; a second call opens another channel for the heartbeat."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Files],
+        clock: Clock,
+        random: Callable[[int], bytes],
+        children: Children,
+        outbox: Outbox,
+        signer: Signer,
+        worker: Worker,
+        limits: Limits,
+        log: Callable[[str], None],
+        roster: bytes | None = None,
+        longest_wait: float = 2.0,
+    ) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._random = random
+        self._children = children
+        self._outbox = outbox
+        self._signer = signer
+        self._worker = worker
+        self._limits = limits
+        self._log = log
+        self._own_roster = roster
+        self._longest_wait = longest_wait
+        self._files: Files | None = None
+        self._settings: Settings | None = None
+        self._heart: Heart | None = None
+        self._thread: HeartThread | None = None
+        self._held: dict[tuple[str, int], Held] = {}
+        self._doubtful: list[tuple[str, int]] = []  # claims of which we do not know who won
+        self._offers = frozenset(worker.offers)
+        self._appetite = Appetite(children.slots)
+        self._live = LiveOutput(children, clock)
+        self._claimed = 0
+        self._news_at = clock.boottime()
+        self._queue_stale = True
+        self._roster_at = float("-inf")
+        self._roster_stat: object = None
+        self._retry_at = float("-inf")
+        self._retry_pause = BACK_OFF[0]
+        self._stopping = False
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def run(self, stopped: Callable[[], bool]) -> None:
+        """Work until `stopped()` or a limit; gives back what is in hand."""
+        try:
+            while not stopped() and not self._finished():
+                self.step()
+            self._stop()
+        finally:
+            if self._thread:
+                self._thread.close()
+            self._hang_up()
+
+    def step(self) -> None:
+        """One turn: collect what has ended, then deal with the spool if it can be reached."""
+        self._collect(self._pause())
+        self._mind_the_lease()
+        if not self._online():
+            return
+        began = self._clock.boottime()
+        try:
+            self._deliver()
+            self._follow()
+            moved = self._queue_stale and self._take_more()
+            self._live.send(self._files, self._held)
+        except Unreachable as error:
+            self._lost(error)
+            return
+        if moved:
+            self._appetite.cycle(self._clock.boottime() - began)
+
+    def _pause(self) -> float:
+        """How long to wait for a child before the next look at the spool."""
+        if len(self._outbox) or (self._queue_stale and self._files is not None):
+            return 0.0
+        now = self._clock.boottime()
+        if self._files is None:
+            return min(max(0.0, self._retry_at - now), 1.0)
+        return patience(now - self._news_at, self._longest_wait)
+
+    def _finished(self) -> bool:
+        """For workers that end by themselves: nothing in hand, and nothing to take."""
+        if self._held or self._doubtful or (len(self._outbox) and self._files is not None):
+            return False
+        if self._limits.max_jobs is not None and self._claimed >= self._limits.max_jobs:
+            return True
+        if self._limits.until is not None and self._clock.boottime() >= self._limits.until:
+            return True
+        return self._limits.once and self._files is not None and not self._queue_stale
+
+    # -- the connection ----------------------------------------------------------------------
+
+    def _online(self) -> bool:
+        if self._files is not None:
+            return True
+        if self._clock.boottime() < self._retry_at:
+            return False
+        try:
+            self._begin(self._connect())
+        except Unreachable as error:
+            self._lost(error)
+            if self._limits.once and not self._held:
+                raise
+            return False
+        except Refused as error:
+            # A key that was refused once is refused again; many tries lock out a whole network.
+            self._lost(error)
+            if self._settings is None:
+                raise
+            return False
+        return True
+
+    def _begin(self, files: Files) -> None:
+        """Take up the spool over a new connection."""
+        self._files = files
+        self._settings = settings.load(files)
+        if self._heart is None or self._heart.lost:
+            self._enrol()
+        else:
+            self._heart.beat(files)
+        self._thread.use(self._connect)
+        self._follower = journal.Follower(files, self._clock.boottime)
+        self._follower.begin()
+        self._check_doubtful()
+        self._check_locks()
+        self._queue_stale = True
+        self._retry_pause = BACK_OFF[0]
+
+    def _enrol(self) -> None:
+        """A new run of this worker: a heartbeat file of its own, to which its claims are linked."""
+        run = names.run_name(self._worker.worker, names.make_nonce(self._random(5)))
+        self._worker = replace(self._worker, run=run)
+        dropping.enrol(self._files, self._worker)
+        size = len(records.make(self._worker))
+        self._heart = Heart(self._clock, self._settings.times, run, size)
+        if self._thread:
+            self._thread.close()
+        self._thread = HeartThread(self._heart, self._settings.times)
+
+    def _lost(self, error: SpoolError) -> None:
+        """Note a lost connection; the pauses between tries double, with some chance in them."""
+        self._log(f"{error.message}; trying again in {self._retry_pause:.0f} s")
+        self._hang_up()
+        jitter = 0.75 + self._random(1)[0] / 512
+        self._retry_at = self._clock.boottime() + self._retry_pause * jitter
+        self._retry_pause = min(2 * self._retry_pause, BACK_OFF[1])
+
+    def _hang_up(self) -> None:
+        if self._thread:
+            self._thread.use(None)
+        if self._files is not None:
+            self._files.close()
+        self._files = None
+
+    def _mind_the_lease(self) -> None:
+        """Stop the jobs whose claims somebody else may have by now."""
+        if self._heart is None or not self._held or not self._heart.must_stop():
+            return
+        self._log("no heartbeat arrived for too long: stopping what runs, it will be run again")
+        for key in self._held:
+            self._abandon(key)
+        self._heart.lost = True
+
+    def _abandon(self, key: tuple[str, int]) -> None:
+        held = self._held[key]
+        if not held.abandoned:
+            held.abandoned = True
+            self._children.stop(*key)
+
+    # -- results -----------------------------------------------------------------------------
+
+    def _collect(self, timeout: float) -> None:
+        for ended in self._children.wait(timeout):
+            held = self._held.pop((ended.job, ended.attempt), None)
+            self._live.forget(ended.job, ended.attempt)
+            self._news_at = self._clock.boottime()
+            self._queue_stale = True
+            if ended.outcome != "returned":
+                self._appetite.ran(ended.wall_seconds)
+            if held and not held.abandoned:
+                self._keep(ended, held)
+
+    def _keep(self, ended: Ended, held: Held) -> None:
+        delivery = make_delivery(
+            ended, self._worker, self._settings.id, held.envelope_sha256, self._signer
+        )
+        if len(delivery) > self._settings.delivery_limit:
+            delivery = make_delivery(
+                self._too_large(ended, len(delivery)), self._worker, self._settings.id,
+                held.envelope_sha256, self._signer,
+            )  # fmt: skip
+        self._outbox.add(ended.job, ended.attempt, delivery)
+        if ended.outcome not in ("ok", "returned"):
+            self._log(f"{ended.job} {ended.outcome}: {ended.error}")
+
+    def _too_large(self, ended: Ended, size: int) -> Ended:
+        text = f"the result is too large: {size} bytes, and the spool takes {self._settings.delivery_limit}"
+        parts = {name: data[: 1 << 20] for name, data in ended.parts.items() if name != layout.RESULT}
+        return replace(ended, outcome="output-limit", error=text, codec="", parts=parts)
+
+    def _deliver(self) -> None:
+        while len(self._outbox):
+            some = self._outbox.some()
+            drops = [dropping.result_drop(job, attempt, data) for job, attempt, data in some]
+            outcomes = dropping.put(self._files, self._worker.run, drops)
+            for (job, attempt, _), outcome in zip(some, outcomes):
+                if isinstance(outcome, SpoolError):
+                    raise outcome if isinstance(outcome, Unreachable) else self._no_room(outcome)
+                self._outbox.remove(job, attempt)
+
+    def _no_room(self, error: SpoolError) -> Unreachable:
+        """A spool that cannot take a result is as good as away: keep it and come back."""
+        return Unreachable(f"the spool cannot take results: {error.message}", error.hint)
+
+    # -- what the server says ----------------------------------------------------------------
+
+    def _follow(self) -> None:
+        lines, missed = self._follower.poll()
+        if missed:
+            self._check_locks()
+        if lines or missed:
+            self._news_at = self._clock.boottime()
+            self._queue_stale = True
+        mine = {job: attempt for job, attempt in self._held}
+        for line in lines:
+            if line.verb != "start" and line.attempt == str(mine.get(line.job)):
+                self._abandon((line.job, mine[line.job]))
+
+    def _check_locks(self) -> None:
+        """Whether our claims still stand, by looking at the locks themselves."""
+        keys = list(self._held)
+        found = self._files.many("stat", [(layout.lock(*key),) for key in keys])
+        for key, outcome in zip(keys, found):
+            if isinstance(outcome, Gone):
+                self._abandon(key)
+
+    def _check_doubtful(self) -> None:
+        doubtful, self._doubtful = self._doubtful, []
+        run = self._worker.run
+        won = [key for key in doubtful if dropping.holds(self._files, run, layout.lock(*key))]
+        self._fetch(won)
+
+    # -- more jobs ---------------------------------------------------------------------------
+
+    def _take_more(self) -> bool:
+        """Claim and fetch what the appetite asks for; whether anything was claimed."""
+        self._queue_stale = False
+        room = self._room()
+        if room <= 0 or self._heart.must_stop():
+            return False
+        view = reading.read_queue(self._files)
+        wanted = choose(view.next if view else [], self._offers, room, set(self._held))
+        if not wanted:
+            return False
+        self._read_roster()
+        won = self._claim(wanted)
+        self._fetch(won)
+        if len(won) < len(wanted) or len(wanted) < room:
+            self._queue_stale = len(won) < len(wanted)
+        return bool(won)
+
+    def _room(self) -> int:
+        room = self._appetite.wanted() - len(self._held)
+        if self._limits.max_jobs is not None:
+            room = min(room, self._limits.max_jobs - self._claimed)
+        if self._limits.until is not None and self._clock.boottime() >= self._limits.until:
+            return 0
+        return room
+
+    def _claim(self, wanted: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        try:
+            won = dropping.claim(self._files, self._worker.run, wanted)
+        except Unreachable:
+            self._doubtful += wanted
+            raise
+        claimed = [key for key, mine in zip(wanted, won) if mine]
+        self._claimed += len(claimed)
+        return claimed
+
+    def _fetch(self, claimed: list[tuple[str, int]]) -> None:
+        """Read the jobs and hand them to the slots. The server moves them meanwhile: look twice."""
+        try:
+            for state in (State.QUEUED, State.RUNNING, State.QUEUED, State.RUNNING):
+                claimed = self._fetch_from(state, claimed)
+                if not claimed:
+                    return
+        except Unreachable:
+            self._doubtful += claimed
+            raise
+        # Cancelled between the claim and now; the server removes the lock.
+
+    def _fetch_from(self, state: State, claimed: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        parts = sorted(layout.JOB_PARTS)
+        found = reading.read_parts(
+            self._files, state, [job for job, _ in claimed], parts, self._settings.drop_limit
+        )
+        missing = []
+        for (job, attempt), texts in zip(claimed, found):
+            if texts.keys() < layout.JOB_PARTS:
+                missing.append((job, attempt))
+            else:
+                self._hand_over(job, attempt, texts)
+        return missing
+
+    def _hand_over(self, job: str, attempt: int, texts: dict[str, bytes]) -> None:
+        envelope = texts[layout.ENVELOPE]
+        self._held[job, attempt] = Held(hashlib.sha256(envelope).hexdigest())
+        self._children.start(
+            Task(job, attempt, envelope, texts[layout.SIGNATURE], texts[layout.PAYLOAD])
+        )
+
+    def _read_roster(self) -> None:
+        """Hand the roster to the children, who check signatures; again whenever it changes."""
+        now = self._clock.boottime()
+        if now - self._roster_at < ROSTER_EVERY:
+            return
+        self._roster_at = now
+        if self._own_roster is not None:
+            if self._roster_stat is None:
+                self._children.set_roster(self._own_roster)
+                self._roster_stat = "own"
+            return
+        found = self._files.stat(layout.ROSTER)
+        if found != self._roster_stat:
+            self._children.set_roster(self._files.read(layout.ROSTER, 16 << 20))
+            self._roster_stat = found
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """Stop what runs, tell the server which claims are free again, deliver what is finished."""
+        for key, held in self._held.items():
+            if not held.abandoned:
+                self._children.stop(*key)
+        deadline = self._clock.boottime() + 10
+        while self._held and self._clock.boottime() < deadline:
+            self._collect(0.2)
+        if len(self._outbox) and self._files is not None:
+            try:
+                self._deliver()
+            except (Unreachable, FileAnswer) as error:
+                self._log(f"{len(self._outbox)} results wait for the next start: {error.message}")
