@@ -1,9 +1,9 @@
 """The worker's side of its slots: tasks go in, `Ended` comes out.
 
 `Children` is what a worker needs; `SlotProcesses` does it with real processes (`runner/slot.py`).
-All pipes are written without blocking, so worker and slots never wait for each other; bytes move
-during `wait` and `start`. A slot that dies is replaced: its job ends as killed, its waiting tasks go
-to other slots. Raises SpoolError where slots cannot be started.
+The worker never blocks on a slot: bytes move during `wait`, `start` and `stop`, as many as a pipe
+takes. A slot that dies is replaced: its job ends as killed, its waiting tasks go to other slots.
+Raises SpoolError where slots cannot be started.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Children(Protocol):
         ...
 
     def wait(self, timeout: float | None, extra_fds: Iterable[int] = ()) -> list[Ended]:
-        """What has ended; returns after `timeout` seconds, or as soon as an extra fd is readable."""
+        """What has ended; empty after `timeout` seconds or when an extra fd is readable."""
         ...
 
     def output(self, job: str, attempt: int, offset: int, limit: int) -> bytes:
@@ -193,7 +193,10 @@ class SlotProcesses(Children):
         messages = slot.read()
         if messages is None:
             return self._replace(slot)
-        return [ended for message in messages for ended in self._hear(slot, message)]
+        try:
+            return [ended for message in messages for ended in self._hear(slot, message)]
+        except (KeyError, TypeError, ValueError):
+            return self._replace(slot)  # no slot of ours talks like that
 
     def _hear(self, slot: _Slot, message: Frame) -> list[Ended]:
         header = message[0]

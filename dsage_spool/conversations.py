@@ -66,7 +66,7 @@ class Conversations:
             raise (yield from self._why(reply, path, taken, needed))
 
     def _why(self, reply: Any, path: str, taken: int = 0, needed: int = 0) -> Conversation:
-        """The error for a reply. `taken`: the errno if the name exists; `needed`: bytes of space."""
+        """The error for a reply. `taken`: errno if the name exists; `needed`: space in bytes."""
         if type(reply) is not Status or reply.code in (wire.OK, wire.EOF):
             return BadFormat(f"{path}: the server's answer makes no sense")
         if reply.code != wire.FAILURE:
@@ -191,7 +191,7 @@ class Conversations:
                 raise (yield from self._why(opened[fresh.index(path)], path))
 
     def _keep_folders(self, fresh: list[str], handles: dict[str, bytes], seen: list) -> None:
-        """Keep open the fixed folders of the spool. Others may be moved, and their name used again."""
+        """Keep the fixed folders of the spool open. Others may be moved, and their name reused."""
         for path, attrs in zip(fresh, seen):
             if _is_folder(attrs) and "/" not in path and path not in self._folders:
                 self._folders[path] = handles[path]

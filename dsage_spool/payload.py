@@ -1,11 +1,11 @@
 """What is pickled and unpickled: calls on their way out, results on their way back.
 
-The only importer of pickle and cloudpickle. `load` is the only function that unpickles, and it takes
-a `Verified`: bytes whose signature this very process has checked (or has just pickled itself).
+The only importer of pickle and cloudpickle. `load` is the only function that unpickles; it takes a
+`Verified`: bytes whose signature this very process has checked, or that it has just pickled itself.
 `verified_payload` and `verified_result` make one or raise BadSignature, BadFormat.
 
 A value travels by plain pickle where that works, else by cloudpickle, and is loaded once before it
-is called sendable; what does not survive is a UsageError. Exceptions travel as text only, elsewhere.
+is called sendable; what does not survive is a UsageError. Exceptions travel as text, elsewhere.
 A pickled function crosses only to the same bytecode (`needs.py`).
 """
 
@@ -94,7 +94,8 @@ def verified_result(
         bound["attempt"] = attempt
     for name, value in bound.items():
         if getattr(receipt, name) != value:
-            raise BadSignature(f"receipt: its {name.replace('_', ' ')} is another: not for this job")
+            word = name.replace("_", " ")
+            raise BadSignature(f"receipt: its {word} is another: it is not for this job")
     if f"{layout.RESULT}={_sha256(result_bytes)}" not in receipt.hashes:
         raise BadSignature("result: its sha256 is not in its receipt")
     return Verified(_SEAL, result_bytes, receipt)
@@ -105,7 +106,7 @@ def _sha256(data: bytes) -> str:
 
 
 def load(verified: Verified) -> Any:
-    """Unpickle. Whatever the pickle does, this process does: exceptions of any kind may come out."""
+    """Unpickle. What the pickle does, this process does; exceptions of any kind may come out."""
     if type(verified) is not Verified:
         raise TypeError("load takes a Verified")
     return pickle.loads(verified.data)
@@ -130,7 +131,7 @@ def load_call(verified: Verified) -> tuple[Callable[..., Any], tuple, dict]:
 
 
 def dump_value(value: object) -> tuple[str, bytes]:
-    """Codec and bytes of a result that was seen to survive its pickling; UsageError if it does not."""
+    """Codec and bytes of a result that was seen to survive; UsageError if it does not."""
     _teach_sympy()
     try:
         return _survivor(PICKLE, pickle.dumps(value, PROTOCOL))
@@ -216,7 +217,7 @@ def _reduce_poly(poly: Any) -> tuple:
 
 
 def _domain_of(poly: Any) -> dict[str, Any]:
-    """Keywords of Poly for its domain, in values that pickle; nothing where sympy finds it itself."""
+    """Keywords of Poly for its domain, in values that pickle; none where sympy finds it itself."""
     domain = poly.domain
     if domain.is_FiniteField:
         return {"modulus": int(domain.mod), "symmetric": bool(domain.sym)}

@@ -23,7 +23,7 @@ Conversation = Generator[list, list, Any]
 
 WINDOW = 64
 # Wait for replies until this few requests are in flight, so that the next ones go out together.
-LOW = 16
+LOW = 32
 
 
 class Stream(Protocol):
@@ -115,21 +115,24 @@ class Pipeline:
 
     def _drive(self, source: Iterator[Conversation]) -> None:
         self._active = 0
-        self._start(source)
-        while self._active:
+        while self._start(source) or self._active:
             self._send()
             self._receive()
-            self._start(source)
-        self._send()  # what is to be forgotten
+        self._send()
+        while self._waiting:  # only requests to be forgotten
+            self._receive()
+            self._send()
 
-    def _start(self, source: Iterator[Conversation]) -> None:
+    def _start(self, source: Iterator[Conversation]) -> bool:
+        """Begin as many conversations as there is room for; whether there may be more."""
         while len(self._waiting) + len(self._flying) < WINDOW:
             work = next(source, None)
             if work is None:
-                return
+                return False
             self._outcomes.append(_UNFINISHED)
             self._active += 1
             self._step(_Task(work, len(self._outcomes) - 1), None)
+        return True
 
     def _step(self, task: _Task, replies: list | None) -> None:
         try:

@@ -1,14 +1,14 @@
 """The files of a spool on another machine, over SFTP version 3 as OpenSSH speaks it.
 
 The same contract as `files.LocalFiles`. Each operation is a small conversation (see `pipeline`), so
-`many` costs about as many round trips as one. Round trips: stat, link, move, remove, resize, sync of a
-known folder, `read_from` on an open file, now: 1; write: 2; drop, read, append: 3.
+`many` costs about as many round trips as one. Round trips: stat, link, move, remove, resize, sync
+of a known folder, `read_from` on an open file, now: 1; write: 2; drop, read, append: 3.
 
-`drop` renames only after every write, flush and close was confirmed: sent together, the rename would
-be executed although the disk was full. Files are looked at before they are opened, since opening a
-pipe would block the server and opening a link would follow it; a name that is swapped in between
-escapes this, so what is read stays hostile. Not thread-safe: a session belongs to the thread that
-first uses it, and to the process that made it.
+`drop` renames only after every write, flush and close was confirmed: sent together, the rename
+would be executed although the disk was full. Files are looked at before they are opened, since
+opening a pipe would block the server and opening a link would follow it; a name that is swapped in
+between escapes this, so what is read stays hostile. Not thread-safe: a session belongs to the
+thread that first uses it, and to the process that made it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from .pipeline import Conversation, Pipeline, Stream
 
 
 class SftpFiles(Files):
-    """Files below `root` on the host behind `stream`; `root` relative to the login folder, or `~/x`.
+    """Files below `root` on the host behind `stream`.
 
-    `timeout` in seconds is the longest silence of the server that is borne. `on_close` is called once.
+    `root` is absolute, relative to the login folder, or `~/x`. `timeout` in seconds is the longest
+    silence of the server that is borne. `on_close` is called once.
     Raises Unreachable or BadFormat if no SFTP server answers.
     """
 
@@ -79,7 +80,7 @@ class SftpFiles(Files):
         self._one(self._talk.resize(path, size))
 
     def link(self, source: str, path: str) -> None:
-        """Refused where the server does not offer hard links: nothing else is exclusive and whole."""
+        """Refused where the server offers no hard links: nothing else is exclusive and whole."""
         self._one(self._talk.link(source, path))
 
     def move(self, source: str, path: str) -> None:
@@ -100,9 +101,13 @@ class SftpFiles(Files):
         return self._one(self._talk.now())
 
     def many(self, operation: str, rows: Iterable[tuple]) -> list[Any]:
-        """Rows overlap in time: no row may depend on another. A cut line: Unreachable for the rest."""
+        """Rows overlap in time: none may depend on another. Once cut off: Unreachable for each."""
         step = getattr(self._talk, operation)
         return self._run(step(*row) for row in rows)
+
+    def on_close(self, done: Callable[[], None]) -> None:
+        """Have `done` called once, after this session is closed."""
+        self._on_close = done
 
     def close(self) -> None:
         self._pipeline.fail("closed")

@@ -1,9 +1,9 @@
 """The bytes of SFTP version 3: requests to send, replies to read. No I/O.
 
 After draft-ietf-secsh-filexfer-02 and the file PROTOCOL of OpenSSH (its `@openssh.com` extensions).
-A request is a pair (packet type, body without the id); `frame` gives it an id and a length. Where the
-draft and OpenSSH differ, OpenSSH is followed. Whatever a server sends, reading it answers or raises
-BadFormat, and holds no more than `LIMIT` bytes of one packet.
+A request is a pair (packet type, body without the id); `frame` gives it an id and a length. Where
+the draft and OpenSSH differ, OpenSSH is followed. Whatever a server sends, reading it answers or
+raises BadFormat, and holds no more than `LIMIT` bytes of one packet.
 """
 
 from __future__ import annotations

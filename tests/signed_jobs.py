@@ -88,18 +88,18 @@ def value_of(ended: Ended):
     assert ended.outcome == "ok", (ended.outcome, ended.error, ended.parts)
     data = ended.parts["result"]
     receipt, signature = make_receipt(data, ended.job)
-    roster = signing.Roster.parse(ROSTER)
-    return payload.load(
-        payload.verified_result(receipt, signature, data, roster, "e" * 64, ended.job, SPOOL, time.time())
+    roster, now = signing.Roster.parse(ROSTER), time.time()
+    verified = payload.verified_result(
+        receipt, signature, data, roster, "e" * 64, ended.job, SPOOL, now
     )
+    return payload.load(verified)
 
 
 def make_receipt(data: bytes, job: str, signer=WORKER, **fields) -> tuple[bytes, str]:
     values = {"spool": SPOOL, "attempt": 1, "envelope_sha256": "e" * 64, "worker": "desk"} | fields
+    hashes = (f"result={hashlib.sha256(data).hexdigest()}",)
     receipt = records.make(
-        records.Receipt(
-            job=job, run="desk.0", outcome="ok", hashes=(f"result={hashlib.sha256(data).hexdigest()}",), **values
-        )
+        records.Receipt(job=job, run="desk.0", outcome="ok", hashes=hashes, **values)
     )
     return receipt, signing.sign(signer, receipt, signing.RESULT_NAMESPACE)
 

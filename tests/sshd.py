@@ -1,4 +1,4 @@
-"""Real servers for the tests: sftp-server on a socketpair, and sshd on loopback with its own keys."""
+"""Real servers for tests: sftp-server on a socketpair, and sshd on loopback with its own keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +18,7 @@ SOON = 15.0
 
 
 def program(name: str) -> str:
-    """The absolute path of a program of OpenSSH; fails the test with the remedy if it is missing."""
+    """The absolute path of a program of OpenSSH; without it the test fails with the remedy."""
     if name == "sftp-server":
         found = next((path for path in SERVERS if os.path.exists(path)), None)
     else:
@@ -128,7 +127,7 @@ class Sshd:
         pytest.fail(f"sshd did not start: {(self.folder / 'sshd.log').read_text()}")
 
     def sessions(self) -> list[int]:
-        """The process ids below this sshd: one or two for each connection, and their sftp-server."""
+        """The process ids below this sshd: some for each connection, and their sftp-server."""
         return descendants(self.process.pid)
 
     def stop(self) -> None:
@@ -169,7 +168,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-if sys.platform == "win32":
-    pytest.skip("these servers run on Unix only", allow_module_level=True)

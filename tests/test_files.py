@@ -1,4 +1,4 @@
-"""One contract for all forms of `Files`: local, in memory, over sftp-server and over a real sshd."""
+"""One contract for all forms of `Files`: local, in memory, over sftp-server, over a real sshd."""
 
 from __future__ import annotations
 
@@ -491,6 +491,12 @@ class TestTheSessionItself:
         remote.sync(["a"])
         remote.stat("")
         assert len(_fds(server)) == before
+
+    def test_many_answers_all_rows_however_many_files_are_being_closed(self, remote):
+        remote.write("a", b"x")
+        for _ in range(3):
+            assert remote.many("read", [("a", 1)] * 500) == [b"x"] * 500
+            assert remote.stat("a").size == 1
 
     def test_a_nul_in_a_path_is_refused_before_it_is_sent(self, remote):
         with pytest.raises(SpoolError, match="NUL"):

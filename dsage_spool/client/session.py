@@ -42,12 +42,14 @@ class Session:
         roster: bytes | None = None,
         longest_wait: float = 1.0,
         place: str = "this spool",
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._files = files
         self._signer = signer
         self._clock = clock or SystemClock()
         self._random = random
         self._ledger = ledger
+        self._on_close = on_close
         self._longest_wait = longest_wait
         self._nonce = names.make_nonce(random(5))
         self._names = JobNames(self._clock.wall, random)
@@ -62,6 +64,10 @@ class Session:
     def files(self) -> Files:
         return self._files
 
+    @property
+    def ledger(self) -> Ledger | None:
+        return self._ledger
+
     def _read_roster(self) -> bytes:
         return self._files.read(layout.ROSTER, 16 << 20)
 
@@ -74,6 +80,7 @@ class Session:
     def close(self) -> None:
         """Hang up. Submitted jobs go on."""
         self._files.close()
+        self._on_close()
 
     # -- submit ------------------------------------------------------------------------------
 

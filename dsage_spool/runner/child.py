@@ -2,8 +2,8 @@
 opens a payload.
 
 `live` never returns. The child writes its stage to the report file before each step that may kill
-it, and at the end one line of JSON. A job that was refused, or that raised, is a report too; without
-a report the slot judges by the exit status. The result is in the result file before the report is.
+it, and at the end one line of JSON, the report: also of a job that was refused or raised. Where
+there is none, the slot judges by the exit status. The result is in its file before the report is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import payload
 from ..errors import BadSignature, Refused, SpoolError
@@ -43,7 +43,9 @@ _TRACEBACK_LIMIT = 200_000  # characters
 _OURS = tuple(module.__file__ for module in (payload, source)) + (__file__,)
 
 
-def live(task: Task, envelope: Envelope, room: Room, roster: Roster | None, parent: int) -> None:
+def live(
+    task: Task, envelope: Envelope, room: Room, roster: Roster | None, parent: int
+) -> NoReturn:
     """The whole life of the child; ends in _exit."""
     status = 70
     try:
@@ -51,10 +53,10 @@ def live(task: Task, envelope: Envelope, room: Room, roster: Roster | None, pare
         try:
             _shut_in(task, room, parent)
             _limit_memory(envelope)
-        except (OSError, ValueError) as error:
+        except Exception as error:
             report = _refused(f"the runner could not start the job: {error}")
             os.write(room.report, _line(report))
-            return
+            os._exit(status)
         report = _run(task, roster)
         if os.getpid() == me:  # and not a fork that the job made and let go on
             _flush()
@@ -157,6 +159,8 @@ def _verify(task: Task, roster: Roster | None) -> payload.Verified:
     )
     if verified.record.job != task.job:
         raise BadSignature("envelope: it is the envelope of another job")
+    if task.spool and verified.record.spool != task.spool:
+        raise BadSignature("envelope: it was signed for another spool")
     for need in verified.record.needs:
         if need.startswith("python=") and need != python_token():
             raise Refused(f"python: the job needs {need}, and this is {python_token()}")
@@ -211,8 +215,7 @@ def _outcome(run: Callable[[], Any], envelope: Envelope) -> Report:
 
 def _send(value: object) -> Report:
     codec, data = payload.dump_value(value)
-    _write(_RESULT, data)
-    return {"outcome": "ok", "codec": codec, "value": preview(value)}
+    return {"outcome": "ok", "codec": codec, "value": preview(value), "result": data}
 
 
 # --- reports ---
@@ -266,6 +269,8 @@ def _stage(name: str) -> None:
 
 
 def _tell(report: Report) -> None:
+    """The result first: a whole report says that the result is whole."""
+    _write(_RESULT, report.pop("result", b""))
     _write(_REPORT, _line(report))
 
 

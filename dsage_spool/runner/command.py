@@ -16,6 +16,7 @@ import sys
 from ..errors import BadFormat
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # as in sh(1)
+_MOST = 1 << 62  # bytes; more does not fit into a limit
 
 
 def parse(data: bytes) -> tuple[list[str], dict[str, str]]:
@@ -42,8 +43,7 @@ def become(argv: list[str], extra: dict[str, str], memory_limit: int) -> tuple[i
     environment = {**os.environ, **extra}
     path = shutil.which(argv[0], path=environment.get("PATH", os.defpath))
     if path is None:
-        found = os.sep in argv[0] and os.path.exists(argv[0])
-        if found:
+        if os.sep in argv[0] and os.path.exists(argv[0]):
             return NOT_EXECUTABLE, f"{argv[0]}: it is not a program that may be run here"
         return NOT_FOUND, f"{argv[0]}: no such program on this worker"
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -52,12 +52,15 @@ def become(argv: list[str], extra: dict[str, str], memory_limit: int) -> tuple[i
         if memory_limit:
             limit_memory(memory_limit, memory_limit)
         os.execve(path, argv, environment)
-    except (OSError, ValueError) as error:
-        return NOT_EXECUTABLE, f"{argv[0]}: {error}"
+    except OSError as error:
+        return NOT_EXECUTABLE, f"{argv[0]}: it cannot be run here: {error.strerror}"
+    except ValueError as error:
+        return NOT_EXECUTABLE, f"{argv[0]}: it cannot be run here: {error}"
 
 
 def limit_memory(soft: int, hard: int) -> None:
-    """Bytes of address space of this process; only Linux holds to it, so only there it must work."""
+    """Limit the address space, in bytes. Only Linux holds to it, so only there it must work."""
+    soft, hard = min(soft, _MOST), min(hard, _MOST)
     highest = resource.getrlimit(resource.RLIMIT_AS)[1]
     if highest != resource.RLIM_INFINITY:
         soft, hard = min(soft, highest), min(hard, highest)

@@ -40,7 +40,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def kill_group(leader: int) -> None:
-    """Kill a process and its group. The caller has not reaped it yet, so the pid is still its own."""
+    """Kill a process and its group. Not reaped yet by the caller: so the pid is still its own."""
     for kill in (os.killpg, os.kill):
         try:
             kill(leader, signal.SIGKILL)

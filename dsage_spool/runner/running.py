@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import layout
 from ..records import Envelope
+from ..text import clean
 from . import child, orphans
 from .room import Room
 from .task import Ended, Task
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from ..signing import Roster
 
 STOPPED, TIME, OUTPUT = "returned", "time-limit", "output-limit"
+# Outcomes that a child may report; the others are for the slot to find.
+_TOLD = ("ok", "raised", "exited", "refused", "memory-limit")
 _LOOK = 0.2  # seconds between two looks at what was printed
+_LONGEST = 600.0  # seconds; select takes no very large ones
 _PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
 
@@ -58,12 +62,12 @@ class Running:
         elif limits.output_limit and self._room.printed() > limits.output_limit:
             self.kill(OUTPUT)
 
-    def pause(self) -> float | None:
+    def pause(self) -> float:
         """Seconds after which `watch` is due even if nothing happens."""
-        looks = [_LOOK] if self._envelope.output_limit else []
+        looks = [_LOOK if self._envelope.output_limit else _LONGEST]
         if self._envelope.time_limit:
             looks.append(max(0.0, self._envelope.time_limit - self._elapsed()))
-        return min(looks, default=None)
+        return min(looks)
 
     def kill(self, cause: str) -> None:
         if not self.ended:
@@ -113,7 +117,8 @@ class Running:
 
     def _judge(self) -> dict[str, Any]:
         limits = self._envelope
-        stage, report = self._room.told()
+        stage, told = self._room.told()
+        report = _checked(told) if told is not None else None
         if self._cause == STOPPED:
             return {"outcome": STOPPED, "error": "stopped"}
         too_much = limits.output_limit and self._room.printed() > limits.output_limit
@@ -131,6 +136,16 @@ class Running:
             parts[layout.RESULT] = self._room.result_bytes()
         parts[layout.TRACEBACK] = traceback.encode("utf-8", "backslashreplace")
         return {name: data for name, data in parts.items() if data}
+
+
+def _checked(report: dict[str, Any]) -> dict[str, Any] | None:
+    """What a child may say of itself; a job that writes its own report cannot say more."""
+    texts = {key: str(report.get(key, "")) for key in ("error", "value", "codec")}
+    told: dict[str, Any] = {key: clean(text) for key, text in texts.items()}
+    if report["outcome"] not in _TOLD or not isinstance(report.get("exit", 0), int):
+        return None
+    told["traceback"] = str(report.get("traceback", ""))
+    return {**told, "outcome": report["outcome"], "exit": report.get("exit", 0) & 0xFF}
 
 
 def _judge_status(code: int, stage: str) -> dict[str, Any]:

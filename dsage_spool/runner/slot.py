@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections import deque
 from typing import NoReturn
 
@@ -100,6 +101,8 @@ class Slot:
                 self._send(Ended(job, attempt, STOPPED, error="stopped").frame())
 
     def _begin(self, task: Task) -> None:
+        # Told first: should a preload kill the slot, the worker knows at whose door to lay it.
+        self._tell_started(task, 0, time.time())
         try:
             envelope = records.parse(Envelope, task.envelope)
             self._preload(envelope)
@@ -112,8 +115,11 @@ class Slot:
             self._room.clear()
             self._send(Ended(task.job, task.attempt, STOPPED, error=why).frame())
         else:
-            started = {"do": "started", "job": task.job, "attempt": task.attempt}
-            self._send(frame({**started, "pid": self._running.pid, "at": self._running.started}))
+            self._tell_started(task, self._running.pid, self._running.started)
+
+    def _tell_started(self, task: Task, pid: int, moment: float) -> None:
+        header = {"do": "started", "job": task.job, "attempt": task.attempt}
+        self._send(frame({**header, "pid": pid, "at": moment}))
 
     def _preload(self, envelope: Envelope) -> None:
         """Import what this job will, so that the jobs after it find it imported."""
@@ -129,7 +135,7 @@ class Slot:
             _settle_memory()
 
     def _send(self, pieces: list[bytes]) -> None:
-        """Blocks while the worker does not read: then nothing of ours is running."""
+        """Blocks while the worker does not read and the pipe is full; limits wait as long."""
         for piece in pieces:
             view = memoryview(piece)
             while view:

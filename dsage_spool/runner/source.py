@@ -1,8 +1,8 @@
 """Source jobs: Python text in which `^` is a power and sympy's names are at hand.
 
-`^^` is exclusive or, as in Sage. Strings and comments stay as they are: the text is cut into tokens,
-not searched. The value of a last line that is an expression is the job's value. Without sympy the
-text runs as plain Python. Raises what the text raises.
+`^^` is exclusive or, as in Sage. Strings and comments stay as they are: the text is cut into
+tokens, not searched. The value of a last line that is an expression is the job's value. Without
+sympy the text runs as plain Python. Raises what the text raises.
 """
 
 from __future__ import annotations

@@ -11,16 +11,20 @@ from .frames import Frame, frame
 
 @dataclass(frozen=True)
 class Task:
-    """One attempt at one job, with the bytes as they lie in the spool. Nothing here is verified."""
+    """One attempt at one job, with the bytes as they lie in the spool. Nothing here is verified.
+
+    Where `spool` is given, the child refuses an envelope that was signed for another one.
+    """
 
     job: str
     attempt: int
     envelope: bytes
     signature: bytes
     payload: bytes
+    spool: str = ""
 
     def frame(self) -> list[bytes]:
-        header = {"do": "task", "job": self.job, "attempt": self.attempt}
+        header = {"do": "task", "job": self.job, "attempt": self.attempt, "spool": self.spool}
         return frame(header, self.envelope, self.signature, self.payload)
 
 
@@ -29,7 +33,7 @@ class Ended:
     """How one attempt ended. `outcome` is a word of `records.OUTCOMES`.
 
     `started` (seconds since 1970) is 0 where the job never began. Times are in seconds, memory in
-    bytes. `parts` has the result, stdout, stderr and traceback by `layout` name, empty ones left out.
+    bytes. `parts` has result, stdout, stderr and traceback by `layout` name, empty ones left out.
     """
 
     job: str
@@ -54,7 +58,7 @@ class Ended:
 
 def task_of(message: Frame) -> Task:
     header, blobs = message
-    return Task(header["job"], header["attempt"], *blobs)
+    return Task(header["job"], header["attempt"], *blobs, spool=header["spool"])
 
 
 def ended_of(message: Frame) -> Ended:

@@ -66,7 +66,7 @@ class Server:
         self._report_roster()
         self._load()
         self._journal = journal.next_name(self._files.names(layout.JOURNAL), self._clock.wall())
-        self._tell([Line("-", "server", "-", "-", "-", "started")])
+        self._tell([_server_line("started")])
         self._write_queue()
         counts = self.book.counts
         self._log(
@@ -189,10 +189,14 @@ class Server:
         wall = self._clock.wall()
         day = stamp(wall)[:10].replace("-", "")
         if self._journal[:8] < day:
-            self._journal = f"{day}.1"
+            old, self._journal = self._journal, f"{day}.1"
             self._write_queue()
+            self._append(old, [_server_line(journal.CONTINUED)], wall)
+        self._append(self._journal, lines, wall)
+
+    def _append(self, name: str, lines: list[Line], wall: float) -> None:
         text = "".join(f"{line.text(wall)}\n" for line in lines)
-        self._files.append(layout.journal(self._journal), text.encode())
+        self._files.append(layout.journal(name), text.encode())
 
     def _write_queue(self) -> None:
         """Replace the queue file; readers see the old or the new one, whole."""
@@ -233,6 +237,10 @@ class Server:
 
     def close(self) -> None:
         """Tell that the server stops; jobs stay where they are."""
-        self._tell([Line("-", "server", "-", "-", "-", "stopped")])
+        self._tell([_server_line("stopped")])
         self._files.sync([layout.journal(self._journal)])
         self._log("stopped")
+
+
+def _server_line(note: str) -> Line:
+    return Line("-", "server", "-", "-", "-", note)

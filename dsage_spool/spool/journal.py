@@ -4,7 +4,7 @@
 
 A line tells where to look; the folders are the truth. Each start of the server and each new day
 begins a new file, `<day>.<number>`, whose first line is `… - server - - - started`; the name of the
-present one stands at the top of `queue`. A follower who finds a new file looks at its jobs afresh:
+present one stands at the top of `queue`; a file that is left for a new day ends with `continued`. A follower who finds a new file looks at its jobs afresh:
 lines that were lost with a power failure are made good that way.
 """
 
@@ -22,6 +22,7 @@ from ..text import clean
 
 _NAME = re.compile(r"([0-9]{8})\.([0-9]{1,6})")
 _CHUNK = 256 << 10
+CONTINUED = "continued in the next file"
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,11 @@ class Follower:
         data = self._read()
         if not data and self._now() - self._checked >= self._recheck:
             return [], self._changed_file()
+        lines = self._lines(data)
         if data:
-            self._checked = self._now()
-        return self._lines(data), False
+            continued = any(line.note == CONTINUED for line in lines)
+            self._checked = float("-inf") if continued else self._now()
+        return lines, False
 
     def _read(self) -> bytes:
         if not self._name:
