@@ -140,8 +140,11 @@ class SlotProcesses(Children):
         self._slots: list[_Slot] = []
         try:
             self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for number in range(slots):
-                self._slots.append(_Slot(self._scratch / f"slot-{number + 1}", nice))
+            _sweep(self._scratch)
+            for number in range(1, slots + 1):
+                # Slots of a worker that was killed may still be clearing up: keep out of their way.
+                folder = self._scratch / f"slot-{number}.{os.getpid()}"
+                self._slots.append(_Slot(folder, nice))
         except OSError as error:
             self.close()
             raise DiskError(f"{scratch}: slots cannot be started: {error.strerror}") from None
@@ -317,6 +320,24 @@ def _remove_log(folder: Path) -> None:
         os.unlink(_log(folder))
     except OSError:
         pass
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove what workers have left that are no more."""
+    for path in scratch.glob("slot-*.*"):
+        pid = path.name.split(".")[1]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            _remove(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _remove(folder: Path) -> None:

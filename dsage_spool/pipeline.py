@@ -142,6 +142,7 @@ class Pipeline:
         except SpoolError as error:
             self._finish(task, error)
         else:
+            assert requests, "a conversation that asks nothing would never be answered"
             task.missing = len(requests)
             task.replies = [None] * task.missing
             self._waiting.extend((task, at, request) for at, request in enumerate(requests))

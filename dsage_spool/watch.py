@@ -6,8 +6,13 @@ must look again by itself after a while. Where watching cannot be had, waiting i
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Sequence
+
+# It tells on stderr that it stops.
+logging.getLogger("watchdog").addHandler(logging.NullHandler())
+logging.getLogger("watchdog").propagate = False
 
 
 class Watch:

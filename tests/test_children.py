@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -234,4 +235,16 @@ def test_when_the_worker_is_killed_no_process_remains(tmp_path):
         assert len(pids) == 4 and not any(map(is_gone, pids))
         owner.kill()
     wait_until(lambda: all(map(is_gone, pids)), "all processes are gone")
-    assert not any(path.is_dir() for path in (tmp_path / "scratch").iterdir())
+    wait_until(lambda: not any(map(Path.is_dir, (tmp_path / "scratch").iterdir())), "it is tidy")
+
+
+def test_what_a_killed_worker_left_is_swept(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = tmp_path / "scratch" / f"slot-1.{gone.pid}"
+    (left / "work").mkdir(parents=True)
+    (tmp_path / "scratch" / f"{left.name}.log").write_text("torn\n")
+    with slots(1, tmp_path) as children:
+        names = {path.name for path in (tmp_path / "scratch").iterdir()}
+        assert names <= {f"slot-1.{os.getpid()}", f"slot-1.{os.getpid()}.log"}
+        assert value_of(run(children, call(abs, -1))) == 1

@@ -452,6 +452,7 @@ class TestTheSessionItself:
         thread.join()
         assert kinds == ["folder"]
 
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # just this is what is tested
     def test_a_forked_child_is_refused(self, remote):
         child = os.fork()
         if not child:

@@ -456,6 +456,7 @@ class TestFailures:
         finally:
             server.stop()
 
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # just this is what is tested
     def test_a_connection_is_refused_after_a_fork(self, config):
         with connect(config()) as line:
             child = os.fork()

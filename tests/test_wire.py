@@ -1,4 +1,4 @@
-"""The bytes of SFTP: what is built is taken apart again; what is sent to us is read or BadFormat."""
+"""The bytes of SFTP: what is built can be taken apart; what is sent to us is read or refused."""
 
 from __future__ import annotations
 

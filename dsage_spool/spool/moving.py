@@ -8,8 +8,9 @@ all (docs/format.md):
     3 rename the job folder from state to state       <- the commit point
     4 flush the state folders
     5 tell the journal
-    6 put away what has served: locks are removed, drops go to tmp/served.* and are removed when the
-      server has time, since freeing blocks that were flushed can take milliseconds a file
+    6 put away what has served: locks are removed, drops get a second name in tmp/server.served.* and
+      lose the first; the second is removed when the server has time, since freeing blocks that were
+      flushed can take milliseconds a file
 
 Many moves share each step, and so one flush. A crash before 3 leaves the job where it was, and the
 next pass writes the same again; a crash after 3 leaves drops or locks that the next pass recognises
@@ -84,16 +85,25 @@ def tidy(files: Files, changes: Sequence[Change]) -> list[str]:
             _unless_gone(files.remove, path)
         for path in change.served:
             rest = layout.in_tmp(f"{SERVED}{path.rpartition('/')[2]}")
-            _unless_gone(files.move, path, rest)
+            _unless_gone(_put_aside, files, path, rest)
             aside.append(rest)
     return aside
 
 
-def _unless_gone(operation: Callable[..., None], *paths: str) -> None:
+def _unless_gone(operation: Callable[..., None], *arguments: object) -> None:
     try:
-        operation(*paths)
+        operation(*arguments)
     except Gone:
         pass
+
+
+def _put_aside(files: Files, path: str, rest: str) -> None:
+    """By link and unlink: watchdog holds all events back for half a second after a rename out."""
+    try:
+        files.link(path, rest)
+    except Exists:
+        pass
+    files.remove(path)
 
 
 def _write(files: Files, change: Change) -> None:

@@ -42,7 +42,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if screen.can_redraw(self._file):
             color = screen.may_colour(self._file, self._color)
-            self._live = _live(self._file, color)
+            self._live = screen.live_on(self._file, color, transient=True)
             self._live.start()
         return self
 
@@ -63,16 +63,6 @@ class Progress:
         else:
             line = Text("  ").join([_count(done, total), safe(text)])
             screen.print_view(line, self._file, self._color)
-
-
-def _live(file: TextIO, color: bool) -> Live:
-    # The terminal itself is told apart from colour: without colour a line is still drawn over.
-    console = screen.console_on(file, color)
-    console._force_terminal = True
-    return Live(
-        console=console, auto_refresh=False, transient=True,
-        redirect_stdout=False, redirect_stderr=False,
-    )  # fmt: skip
 
 
 def _bar(done: int, total: int | None, text: str) -> Table:

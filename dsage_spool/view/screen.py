@@ -11,6 +11,7 @@ import os
 from typing import TextIO
 
 from rich.console import Console, RenderableType
+from rich.live import Live
 
 USUAL_WIDTH = 80
 _PLAIN = str.maketrans({"…": "~", "·": "-", "—": "-"})
@@ -31,11 +32,8 @@ def can_redraw(file: TextIO) -> bool:
 def may_colour(file: TextIO, color: bool | None) -> bool:
     if color is not None:
         return color
-    return (
-        is_terminal(file)
-        and not os.environ.get("NO_COLOR")
-        and os.environ.get("TERM") != "dumb"
-    )
+    dull = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return is_terminal(file) and not dull
 
 
 def width_of(file: TextIO) -> int:
@@ -47,21 +45,33 @@ def width_of(file: TextIO) -> int:
     return columns or USUAL_WIDTH
 
 
-def console_on(file: TextIO, color: bool, width: int | None = None) -> Console:
-    """A rich console that takes nothing for markup and guesses nothing from the environment."""
+def console_on(
+    file: TextIO, color: bool, width: int | None = None, redraw: bool = False
+) -> Console:
+    """A rich console that takes nothing for markup; `redraw` where lines are to be drawn over."""
     return Console(
         file=file,
         width=width,
-        force_terminal=color,
+        force_terminal=color or redraw,
+        force_interactive=redraw,
+        force_jupyter=False,
         color_system="standard" if color else None,
         no_color=not color,
-        force_interactive=False,
-        force_jupyter=False,
         legacy_windows=False,
         markup=False,
         highlight=False,
         emoji=False,
-        _environ={},
+    )
+
+
+def live_on(file: TextIO, color: bool, transient: bool) -> Live:
+    """A part of the screen that is drawn over when it is told to, and at no other time."""
+    return Live(
+        console=console_on(file, color, redraw=True),
+        auto_refresh=False,
+        transient=transient,
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
 
 

@@ -52,6 +52,14 @@ def size(count: float) -> str:
     return f"{count:.1f} {unit}" if unit != "B" and count < 9.95 else f"{count:,.0f} {unit}"
 
 
+def limit(count: int) -> str:
+    """Bytes as people set them: whole binary units where it is one, `64 MiB`."""
+    for unit, shift in (("GiB", 30), ("MiB", 20)):
+        if count and count % (1 << shift) == 0:
+            return f"{count >> shift:,} {unit}"
+    return size(count)
+
+
 def number(count: float) -> str:
     """With a comma between thousands."""
     return f"{count:,.0f}" if math.isfinite(count) else "?"

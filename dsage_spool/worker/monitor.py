@@ -16,6 +16,7 @@ from ..children import Children, Ended, Task
 from ..clock import Clock
 from ..errors import FileAnswer, Gone, Refused, SpoolError, Unreachable
 from ..files import Files
+from ..queuefile import QueueView
 from ..records import Worker
 from ..signing import Signer
 from ..spool import dropping, journal, reading, settings
@@ -26,6 +27,7 @@ from .choose import Appetite, choose
 from .heart import Heart, HeartThread
 from .outbox import Outbox, make_delivery
 from .output import LiveOutput
+from .strays import Strays
 
 ROSTER_EVERY = 5.0  # seconds between looks at the roster
 BACK_OFF = (1.0, 60.0)  # seconds before the first and the last of many attempts to connect
@@ -38,6 +40,10 @@ class Limits:
     max_jobs: int | None = None
     until: float | None = None  # boot time after which it claims nothing more
     once: bool = False  # stop when there is nothing left to do
+
+
+# Verbs of the server after which a claim does not stand any more.
+_TAKEN_BACK = {"expire", "return", "bury", "cancel", "hold", "settle", "fail"}
 
 
 @dataclass
@@ -82,6 +88,8 @@ class Monitor:
         self._thread: HeartThread | None = None
         self._held: dict[tuple[str, int], Held] = {}
         self._doubtful: list[tuple[str, int]] = []  # claims of which we do not know who won
+        self._tried: set[tuple[str, int]] = set()  # claimed or lost, and still in the queue file
+        self._queue_at = float("-inf")
         self._offers = frozenset(worker.offers)
         self._appetite = Appetite(children.slots)
         self._live = LiveOutput(children, clock)
@@ -177,6 +185,7 @@ class Monitor:
         self._thread.use(self._connect)
         self._follower = journal.Follower(files, self._clock.boottime)
         self._follower.begin()
+        self._strays = Strays(self._settings.times.heartbeat)
         self._check_doubtful()
         self._check_locks()
         self._queue_stale = True
@@ -274,12 +283,14 @@ class Monitor:
         lines, missed = self._follower.poll()
         if missed:
             self._check_locks()
+        now = self._clock.boottime()
         if lines or missed:
-            self._news_at = self._clock.boottime()
+            self._news_at = now
+        if lines or missed or now - self._queue_at > self._settings.times.heartbeat:
             self._queue_stale = True
         mine = {job: attempt for job, attempt in self._held}
         for line in lines:
-            if line.verb != "start" and line.attempt == str(mine.get(line.job)):
+            if line.verb in _TAKEN_BACK and line.attempt == str(mine.get(line.job)):
                 self._abandon((line.job, mine[line.job]))
 
     def _check_locks(self) -> None:
@@ -304,8 +315,8 @@ class Monitor:
         room = self._room()
         if room <= 0 or self._heart.must_stop():
             return False
-        view = reading.read_queue(self._files)
-        wanted = choose(view.next if view else [], self._offers, room, set(self._held))
+        view = self._read_queue()
+        wanted = choose(view.next, self._offers, room, self._tried)
         if not wanted:
             return False
         self._read_roster()
@@ -314,6 +325,28 @@ class Monitor:
         if len(won) < len(wanted) or len(wanted) < room:
             self._queue_stale = len(won) < len(wanted)
         return bool(won)
+
+    def _read_queue(self) -> QueueView:
+        view = reading.read_queue(self._files) or QueueView()
+        self._queue_at = self._clock.boottime()
+        self._tried &= {(row.job, row.attempt) for row in view.next}
+        mine = self._held.keys() | self._outbox.keys()
+        for key in self._strays.overdue(view.running, self._worker.worker, mine, self._queue_at):
+            self._return_stray(*key)
+        return view
+
+    def _return_stray(self, job: str, attempt: int) -> None:
+        """Give back a claim that is ours by its lock and that we know nothing of."""
+        if not dropping.holds(self._files, self._worker.run, layout.lock(job, attempt)):
+            return
+        texts = reading.read_parts(
+            self._files, State.RUNNING, [job], [layout.ENVELOPE], records.RECORD_LIMIT
+        )[0]
+        if layout.ENVELOPE in texts:
+            self._log(f"{job}: claimed and forgotten, given back")
+            ended = Ended(job, attempt, "returned", error="claimed and forgotten")
+            digest = hashlib.sha256(texts[layout.ENVELOPE]).hexdigest()
+            self._keep(ended, Held(digest))
 
     def _room(self) -> int:
         room = self._appetite.wanted() - len(self._held)
@@ -329,6 +362,7 @@ class Monitor:
         except Unreachable:
             self._doubtful += wanted
             raise
+        self._tried |= set(wanted)
         claimed = [key for key, mine in zip(wanted, won) if mine]
         self._claimed += len(claimed)
         return claimed
@@ -362,7 +396,10 @@ class Monitor:
         envelope = texts[layout.ENVELOPE]
         self._held[job, attempt] = Held(hashlib.sha256(envelope).hexdigest())
         self._children.start(
-            Task(job, attempt, envelope, texts[layout.SIGNATURE], texts[layout.PAYLOAD])
+            Task(
+                job, attempt, envelope, texts[layout.SIGNATURE], texts[layout.PAYLOAD],
+                self._settings.id,
+            )  # fmt: skip
         )
 
     def _read_roster(self) -> None:

@@ -62,6 +62,9 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def keys(self) -> set[tuple[str, int]]:
+        return set(self._waiting)
+
     def add(self, job: str, attempt: int, delivery: bytes) -> None:
         """Keep a delivery. Written in one step: a kill in between leaves nothing half."""
         path = self._path(job, attempt)
