@@ -160,7 +160,8 @@ class _asking:
 
 
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-_WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+# O_NONBLOCK: a pipe that nobody reads is refused, where opening it would wait for a reader.
+_WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
@@ -262,6 +263,8 @@ class LocalFiles(Files):
 
     def remove_tree(self, path: str) -> None:
         """Remove a folder and all in it, never following a link. Only local parties tidy up."""
+        if self.stat(path).kind != "folder":
+            return self.remove(path)
         with _asking(path):
             with os.scandir(self._at(path)) as entries:
                 below = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]

@@ -30,14 +30,14 @@ LONG, SHORT = 120.0, 2.0  # leases: one that never ends during a test, one that 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # slots cannot import tests
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = BOUND):
-    """The first true answer of `condition`; fails the test after so many seconds."""
+def wait_until(condition: Callable[[], object], what: object, seconds: float = BOUND):
+    """The first true answer of `condition`; fails the test, telling `what`, after so many seconds."""
     end = time.monotonic() + seconds
     while True:
         answer = condition()
         if answer:
             return answer
-        assert time.monotonic() < end, f"never: {what}"
+        assert time.monotonic() < end, f"never: {what() if callable(what) else what}"
         time.sleep(0.02)
 
 
@@ -221,7 +221,7 @@ class World:
             assert not ended, f"{job} is {ended}, not {state}: {self.verdict(job)}"
             return found == [state]
 
-        wait_until(there, f"{job} is {state}; it is {self.where(job)}")
+        wait_until(there, lambda: f"{job} is {state}; it is {self.where(job)}")
 
     def wait_for_mark(self, job: str) -> None:
         self.wait_for(job, "running")
@@ -237,11 +237,13 @@ class World:
     def check_ended_once(self, job: str, state: str = "done") -> None:
         """One terminal folder, and nothing of it on its way."""
         self.wait_for(job, state)
-        boxes = ("incoming", "locks", "results")
-        left = [box for box in boxes for path in (self.spool / box).glob(f"{job}*")]
-        wait_until(lambda: not [b for b in boxes for _ in (self.spool / b).glob(f"{job}*")],
-                   f"the drop boxes are empty of {job}: {left}")  # fmt: skip
+        wait_until(lambda: not self.on_its_way(job), lambda: f"nothing left: {self.on_its_way(job)}")
         assert self.where(job) == [state]
+
+    def on_its_way(self, job: str) -> list[Path]:
+        """What lies in the drop boxes for a job."""
+        boxes = ("incoming", "locks", "results")
+        return [path for box in boxes for path in (self.spool / box).glob(f"{job}*")]
 
     # -- the end -----------------------------------------------------------------------------
 

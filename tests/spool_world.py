@@ -65,6 +65,8 @@ class World:
         self.settings = making.make_spool(files, self.random, "today", lease=LEASE)
         files.append(layout.ROSTER, ROSTER.encode())
         self.server: Server | None = None
+        self.alive: set[str] = set()  # runs
+        self.silent: set[str] = set()
 
     # -- the server --------------------------------------------------------------------------
 
@@ -80,12 +82,12 @@ class World:
                 return
         raise AssertionError("the server never comes to rest")
 
-    def pass_time(self, seconds: float, beating: tuple[str, ...] = ()) -> None:
+    def pass_time(self, seconds: float) -> None:
         """Let time go by in steps that the server does not take for a pause of its own."""
         end = self.clock.now + seconds
         while self.clock.now < end:
             self.clock.now = min(end, self.clock.now + LEASE / 12)
-            for run in beating:
+            for run in sorted(self.alive - self.silent):
                 self.beat(run)
             self.server.one_pass()
 
@@ -125,6 +127,7 @@ class World:
     def enrol(self, worker: str = "kiwi") -> str:
         run = names.run_name(worker, names.make_nonce(self.random(5)))
         dropping.enrol(self.files, Worker(worker, run, host=worker))
+        self.alive.add(run)
         return run
 
     def beat(self, run: str) -> None:
@@ -185,5 +188,5 @@ class World:
         """The reasons of all that was rejected."""
         folders = self.files.names("rejected")
         return sorted(
-            self.files.read(f"rejected/{name}/verdict", 4096).decode() for name in folders
+            self.files.read(f"rejected/{name}/verdict", 4096).decode()[21:] for name in folders
         )

@@ -8,7 +8,7 @@ import json
 import os
 import pty
 import re
-import signal
+import select
 import struct
 import subprocess
 import sys
@@ -36,8 +36,9 @@ HOSTILE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 TRAPS = (
-    "\x1b[2J", "\x1b]52;c;aGk=\x07", "\x1b]8;;http://x\x1b\\", "\x9b31m", "\u202e", "\u200b", "[/x]",
-    "[bold]", "[link=x]", "\r", "\n", "\t", "\x00", "\ud800", ":smile:", "漢字", "e\u0301", "\ufe0f", "👩‍💻",
+    "\x1b[2J", "\x1b]52;c;aGk=\x07", "\x1b]8;;http://x\x1b\\", "\x9b31m", "\u202e", "\u200b",
+    "[/x]", "[bold]", "[link=x]", "\r", "\n", "\t", "\x00", "\ud800", ":smile:", "漢字", "e\u0301",
+    "\ufe0f", "👩\u200d💻",
 )  # fmt: skip
 hostile = st.lists(st.sampled_from(TRAPS) | st.text(max_size=8), max_size=12).map("".join)
 numbers = st.floats(allow_nan=True, allow_infinity=True) | st.floats(0, 1e7)
@@ -49,7 +50,7 @@ def job(number: int, ago: float = 120) -> str:
 
 def make_shot() -> Snapshot:
     shot = Snapshot("alice@box.lab:spool", "7q2m", NOW, "box 4711", 3.2, True)
-    shot.counts = {"held": 0, "queued": 99990, "running": 2, "done": 17, "failed": 1, "cancelled": 0}
+    shot.counts = {"held": 0, "queued": 99990, "running": 2, "done": 17, "failed": 1}
     shot.workers = [
         WorkerRow("desk-7", "desk-7.lab", 2, 0, 190, False, "CPython 3.12.3", ()),
         WorkerRow("kiwi", "kiwi.lab", 4, 2, 12, True, "CPython 3.11.2", ()),
@@ -68,9 +69,8 @@ def waiting(number: int, why: str = "waits for a free slot", title: str = "") ->
 
 
 def make_story() -> Story:
-    envelope = Envelope(
-        "7q2m", job(1), "alice", "call", "factor(11^150+1)", ("python=cpython-3495",), time_limit=120
-    )
+    needs = ("python=cpython-3495",)
+    envelope = Envelope("7q2m", job(1), "alice", "call", "factor(11^150+1)", needs, time_limit=120)
     told = Story(job(1), State.DONE, "spool", f"done/{job(1)}", NOW, NOW - 120, envelope)
     told.envelope_check = told.receipt_check = Check(True)
     told.leases = [
@@ -144,7 +144,8 @@ def test_a_reason_further_down_is_shown_too():
 def test_a_hundred_workers_fit_on_a_page():
     shot = make_shot()
     shot.workers = [
-        WorkerRow(f"node{n:03}", "h" * 60, 8, n % 9, n, n % 3 > 0, "CPython 3.11.2", ()) for n in range(100)
+        WorkerRow(f"node{n:03}", "h" * 60, 8, n % 9, n, n % 3 > 0, "CPython 3.11.2", ())
+        for n in range(100)
     ]
     shot.waiting = [waiting(1, "; ".join(f"node{n:03} lacks gpu" for n in range(100)))]
     text = show(shot)
@@ -257,8 +258,9 @@ def test_a_story_tells_who_what_where_and_how_it_ended():
     text = tell(make_story())
     for fact in (
         "factor(11^150+1)", "done", job(1), "done: {3: 1}", "alice  signature verified", "call",
-        "3 attempts, 2 min of time, 64 MiB of output", "attempt 1", "30.0 s: desk was", "kiwi on kiwi.lab", "29.5 s",
-        "37 MB of memory at most", "curve 1", "… 40 kB left out …", "curve 99", f"spool/done/{job(1)}",
+        "3 attempts, 2 min of time, 64 MiB of output", "attempt 1", "30.0 s: desk was",
+        "kiwi on kiwi.lab", "29.5 s", "37 MB of memory at most", "curve 1", "… 40 kB left out …",
+        "curve 99", f"spool/done/{job(1)}",
     ):  # fmt: skip
         assert fact in text, fact
     assert_harmless(text)
@@ -301,8 +303,8 @@ def test_no_text_in_a_spool_reaches_the_terminal_raw_in_a_story(one, two, number
     told.envelope_check = told.receipt_check = Check(False, two)
     told.leases = [Lease(one, 1, two, one, two, number, number, one)]
     told.receipt = Receipt(
-        one, two, 1, one, two, one, two, error=one, value=two, wall_seconds=number, cpu_seconds=number,
-        host=one, python=two,
+        one, two, 1, one, two, one, two, error=one, value=two, wall_seconds=number,
+        cpu_seconds=number, host=one, python=two,
     )  # fmt: skip
     told.verdict, told.waits, told.problems = one, [two, one], [one]
     told.sizes = {one: 5}
@@ -384,7 +386,8 @@ def test_watch_keeps_the_last_page_while_the_spool_is_out_of_reach():
 
 
 WATCHER = """
-import sys
+import fcntl, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 sys.path[:0] = sys.argv[1:]
 from test_view import make_shot
 from dsage_spool.view import status
@@ -401,12 +404,13 @@ def test_watch_ends_cleanly_on_an_interrupt():
         env.pop(name, None)
     paths = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(status.__file__)) + "/.."]
     process = subprocess.Popen(
-        [sys.executable, "-c", WATCHER, *paths], stdin=child, stdout=child, stderr=child, env=env
-    )
+        [sys.executable, "-c", WATCHER, *paths], stdin=child, stdout=child, stderr=child, env=env,
+        start_new_session=True,
+    )  # fmt: skip
     os.close(child)
     try:
-        text = _read_until(parent, b"least recently")
-        process.send_signal(signal.SIGINT)
+        text = _read_until(parent, rb"12 s of recent use[^\n]*\n")
+        os.write(parent, b"\x03")
         text += _read_until(parent, b"ended")
         assert process.wait(30) == 0
     finally:
@@ -415,11 +419,13 @@ def test_watch_ends_cleanly_on_an_interrupt():
         os.close(parent)
     shown = text.decode().replace("\r\n", "\n")
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l") and "Traceback" not in shown
+    assert "\n^C\r" in shown  # the echo stands in a line of its own, and is drawn over
     assert_harmless(shown, redraws=True)
 
 
 def _read_until(handle: int, what: bytes) -> bytes:
     found = b""
-    while what not in found:
+    while not re.search(what, found):
+        assert select.select([handle], [], [], 30)[0], f"never: {what!r} in {found!r}"
         found += os.read(handle, 65536)
     return found

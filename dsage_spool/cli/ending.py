@@ -86,9 +86,9 @@ def wait(arguments: Namespace) -> int:
 def _as_they_end(session: Session, jobs: list[Job], timeout: float | None):
     from ..view.progress import Progress
 
-    with Progress("jobs", len(jobs)) as progress:
+    with Progress() as progress:
         for count, job in enumerate(session.as_completed(jobs, timeout, fetch=True), 1):
-            progress.update(count, len(jobs), "")
+            progress.update(count, len(jobs), "jobs have ended")
             yield job
 
 

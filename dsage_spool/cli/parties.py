@@ -135,6 +135,7 @@ def _work(arguments: Namespace, once: bool) -> int:
             _stderr_log,
             roster=own_roster(config, arguments.roster),
             longest_wait=0.04 if place.local else 2.0,
+            place=arguments.place,
         )
         try:
             monitor.run(stop)

@@ -1,5 +1,5 @@
-"""One job's story, for `show`: what its folder says, read with bounds, signatures checked, and never
-a byte unpickled.
+"""One job's story, for `show`: what its folder says, read with bounds and signatures checked, and
+never a byte unpickled.
 
 Raises UnknownJob where the spool has no such job. What cannot be read or is not signed by whom it
 should be is part of the story, not an error: it stands in `problems` and in the checks.
@@ -12,18 +12,20 @@ import hashlib
 import re
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from .. import layout, names, records
 from ..clock import stamp
 from ..errors import BadFormat, FileAnswer, SpoolError, UnknownJob
 from ..files import Files
 from ..records import Envelope, Lease, Receipt
-from ..signing import JOB_NAMESPACE, RESULT_NAMESPACE, Roster
 from ..spool import reading, settings
 from ..states import TERMINAL, State
 from ..text import clean, clean_lines
 from . import snapshot
+
+if TYPE_CHECKING:
+    from ..signing import Roster
 
 JSON_VERSION = 1
 FILES_LIMIT = 200  # names in a job folder that are looked at
@@ -89,6 +91,9 @@ def submitted(job: str) -> float | None:
 
 def collect(files: Files, job: str, roster: Roster | None = None, place: str = "") -> Story:
     """Read a job's story; `roster` is the spool's own where none is given."""
+    # Here, since who only looks at a spool must not pay for cryptography.
+    from ..signing import Roster
+
     spool = settings.load(files, place or "this spool")
     if roster is None:
         roster = Roster.parse(files.read(layout.ROSTER, 16 << 20).decode("utf-8", "replace"))
@@ -175,6 +180,8 @@ class _Reader:
     # -- signatures --------------------------------------------------------------------------
 
     def _check_envelope(self) -> Check:
+        from ..signing import JOB_NAMESPACE
+
         envelope = self._story.envelope
         if envelope is None:
             return Check(False, "it cannot be read")
@@ -183,6 +190,8 @@ class _Reader:
         return self._signed(layout.ENVELOPE, layout.SIGNATURE, envelope.submitter, JOB_NAMESPACE)
 
     def _check_receipt(self) -> Check:
+        from ..signing import RESULT_NAMESPACE
+
         receipt = self._story.receipt
         if receipt is None:
             return Check(False, "it cannot be read")
@@ -254,7 +263,8 @@ class _Reader:
     def _others(self, envelope: Envelope) -> list[str]:
         states = reading.states_of(self._files, envelope.after[:FILES_LIMIT])
         waits = zip(envelope.after, states)
-        return [f"runs after {job}, which is {state}" for job, state in waits if state not in TERMINAL]
+        live = ((job, state) for job, state in waits if state not in TERMINAL)
+        return [f"runs after {job}, which is {state}" for job, state in live]
 
 
 _SIGNATURES = {layout.SIGNATURE, layout.RECEIPT_SIGNATURE}

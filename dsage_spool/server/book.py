@@ -106,13 +106,13 @@ class Book:
         """Jobs that were to run after this one and have not ended; asked once, when it ends."""
         return self._followers.pop(job, set()) & self.entries.keys()
 
-    def move(self, entry: Entry, target: State) -> None:
+    def move(self, entry: Entry, target: State, offered: bool = True) -> None:
         """Note that a job has changed its state; an ended one leaves the book."""
         self._leave(entry)
         entry.state = target
         entry.line = ""
         if target in (State.QUEUED, State.HELD, State.RUNNING):
-            self._enter(entry, True)
+            self._enter(entry, offered)
         else:
             self.entries.pop(entry.job, None)
             self.counts[str(target)] += 1

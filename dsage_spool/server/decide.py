@@ -8,7 +8,8 @@ the changes cannot be carried out, the book is thrown away and made anew from th
 from __future__ import annotations
 
 import hashlib
-from typing import Callable, Iterable
+from types import MappingProxyType
+from typing import Callable, Iterable, Mapping
 
 from .. import layout, names, records
 from ..clock import stamp
@@ -55,12 +56,18 @@ class Decider:
         change.target = end
         change.durable = change.durable or durable
         change.lines.append(Line(entry.job, verb, str(origin), str(end), str(entry.attempt), note))
-        self.book.move(entry, end)
+        self.book.move(entry, end, offered=self._may_run(entry))
         return change
 
-    def _end(self, entry: Entry, verb: str, why: str) -> Change:
-        """The last move of a job: its verdict is written, and those that wait for it are told."""
+    def _end(
+        self, entry: Entry, verb: str, why: str, parts: Mapping[str, bytes] = MappingProxyType({})
+    ) -> Change:
+        """The last move of a job: its verdict is written, and those that wait for it are told.
+
+        The verdict comes last: after a crash, `recover` takes what stands beside it for whole.
+        """
         change = self._move(entry, verb, why)
+        change.writes.update(parts)
         change.writes[layout.VERDICT] = self._verdict(str(change.target), why)
         self._after(entry.job, change.target)
         return change
@@ -72,21 +79,16 @@ class Decider:
         """A change that only removes a served or senseless file."""
         self._changes.setdefault(path, Change("-")).removes.append(path)
 
-    def _end_claim(self, entry: Entry, why: str, counts: bool) -> None:
-        """Close the lease of the present attempt: its note, its lock, its live output."""
+    def _end_claim(self, entry: Entry) -> Change:
+        """The present attempt is over: its lock and its live output have served."""
         change = self._change(entry)
-        name = layout.lease_name(entry.attempt)
-        lease = Lease(
-            entry.job, entry.attempt, entry.worker or "?", entry.run, "", entry.since,
-            round(self._wall, 3), why, int(counts),
-        )  # fmt: skip
-        change.writes[name] = records.make(lease)
         change.removes += [
             layout.lock(entry.job, entry.attempt),
             layout.output(entry.job, entry.attempt),
         ]
         self.book.locks.discard(names.claim_name(entry.job, entry.attempt, "lock"))
         self.book.use_of(entry.owner).charge(max(0.0, self._wall - entry.since), self._wall)
+        return change
 
     # -- jobs and requests -------------------------------------------------------------------
 
@@ -144,6 +146,8 @@ class Decider:
         request = seen.request
         entry = self.book.entries.get(request.job)
         if entry is None:
+            if seen.dropped:
+                return None  # the job is still on its way in: the next pass knows more
             if seen.known is None:
                 return self._refuse(seen.path, f"{request.verb}: no job {request.job} in this spool")
             return self._loose(seen.path)  # it has ended: there is nothing left to ask for
@@ -163,19 +167,19 @@ class Decider:
 
     def _cancel(self, entry: Entry, why: str) -> None:
         if entry.state is State.RUNNING:
-            self._end_claim(entry, "cancelled", counts=True)
+            self._end_claim(entry)
         self._end(entry, "cancel", why)
 
     # -- claims, leases, results -------------------------------------------------------------
 
     def _claim_seen(self, seen: ClaimSeen) -> None:
         entry = self.book.entries.get(seen.job)
-        if entry and seen.worker and entry.claims.get(seen.attempt) == seen.worker.run:
+        if entry and entry.claims.get(seen.attempt) == seen.worker.run:
             if entry.state is State.RUNNING and entry.attempt == seen.attempt:
                 return  # served already
         fits = entry and entry.state is State.QUEUED and entry.attempt == seen.attempt
-        if not fits or not seen.worker or not seen.enrolled:
-            if seen.worker and not seen.enrolled:
+        if not fits or not seen.enrolled:
+            if not seen.enrolled:
                 self.notes.append(f"claim of {seen.worker.worker} removed: it is not in the roster")
             return self._loose(seen.path)
         self._start(entry, seen)
@@ -205,7 +209,7 @@ class Decider:
 
     def _why_not_settle(self, entry: Entry, seen: Delivered) -> str:
         receipt = seen.receipt
-        if bytes.fromhex(receipt.envelope_sha256 or "00") != entry.digest:
+        if receipt.envelope_sha256 != entry.digest.hex():
             return "the receipt is for other words than those of the job's envelope"
         if receipt.attempt > entry.attempt:
             return f"attempt {receipt.attempt} was never given out"
@@ -216,15 +220,11 @@ class Decider:
     def _settle(self, entry: Entry, seen: Delivered) -> None:
         receipt = seen.receipt
         if entry.state is State.RUNNING:
-            if receipt.attempt == entry.attempt:
-                self._end_claim(entry, "delivered", counts=True)
-            else:
-                self._end_claim(entry, "overtaken by a late result", counts=True)
+            self._end_claim(entry)
         else:
             self.book.use_of(entry.owner).charge(receipt.wall_seconds, self._wall)
         verb = "settle" if receipt.outcome == "ok" else "fail"
-        change = self._end(entry, verb, summary(receipt, entry.attempts))
-        change.writes.update(seen.parts)
+        change = self._end(entry, verb, summary(receipt, entry.attempts), seen.parts)
         change.served.append(seen.path)
 
     def _returned(self, entry: Entry, seen: Delivered) -> None:
@@ -241,7 +241,7 @@ class Decider:
         change = self._changes.get(job)
         if change is None and known is None:
             return self._refuse(seen.path, f"no job {job} in this spool")
-        if seen.receipt.outcome == "returned" or known is State.REJECTED:
+        if seen.receipt.outcome == "returned" or known is State.REJECTED or seen.served:
             return self._loose(seen.path)
         change = self._changes.setdefault(job, Change(job, origin=known))
         change.takes[seen.path] = layout.late_name(seen.receipt.attempt)
@@ -254,9 +254,14 @@ class Decider:
     def _give_back(self, entry: Entry, verb: str, why: str, counts: bool) -> None:
         """Requeue with the next attempt number, or bury a job that is out of attempts.
 
-        The number follows from the leases in the folder, so the rename that requeues bumps it.
+        The number follows from the ended leases in the folder, so the rename that requeues bumps it.
         """
-        self._end_claim(entry, why, counts)
+        lease = Lease(
+            entry.job, entry.attempt, entry.worker or "?", entry.run, "", entry.since,
+            round(self._wall, 3), why, int(counts),
+        )  # fmt: skip
+        change = self._end_claim(entry)
+        change.writes[layout.lease_name(entry.attempt)] = records.make(lease)
         entry.losses += counts
         if entry.losses >= entry.attempts:
             self._end(entry, "bury", f"lost {entry.losses} times, the last time by {entry.worker}: {why}")

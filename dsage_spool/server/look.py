@@ -53,7 +53,7 @@ class Look:
     def incoming(self) -> Iterator[Seen]:
         """Jobs and requests that were dropped, checked."""
         budget = BYTES_AT_ONCE
-        for name in sorted(self._names(layout.INCOMING)):
+        for name in sorted(self._names(layout.INCOMING), key=_jobs_first):
             if budget <= 0:
                 self.more = True
                 return
@@ -114,17 +114,19 @@ class Look:
         self.roster.verify(
             parts["request"], signature, request.submitter, JOB_NAMESPACE, self._wall()
         )
-        return Requested(path, request, self._where(job))
+        return Requested(path, request, self._where(job), self._has(layout.drop(job)))
 
     def _where(self, job: str) -> State | None:
         """The terminal state in which a job of that name lies."""
-        for state in TERMINAL:
-            try:
-                self._files.stat(layout.job_folder(state, job))
-                return state
-            except FileAnswer:
-                continue
-        return None
+        found = (state for state in TERMINAL if self._has(layout.job_folder(state, job)))
+        return next(found, None)
+
+    def _has(self, path: str) -> bool:
+        try:
+            self._files.stat(path)
+        except FileAnswer:
+            return False
+        return True
 
     def _digest(self, state: State | None, job: str) -> bytes:
         if state is None:
@@ -149,8 +151,9 @@ class Look:
                 continue
             except SpoolError as error:
                 _reraise_if_ours(error)
-                worker = None
-            enrolled = worker is not None and self.roster.has(worker.worker, RESULT_NAMESPACE)
+                yield Unacceptable(path, error.message)
+                continue
+            enrolled = self.roster.has(worker.worker, RESULT_NAMESPACE)
             yield ClaimSeen(path, claimed.job, claimed.attempt, worker, enrolled)
 
     def results(self) -> Iterator[Seen]:
@@ -176,12 +179,21 @@ class Look:
             data = self._files.read(path, self._settings.delivery_limit)
             parts = pack.split(data, layout.RESULT_PARTS)
             receipt = self._receipt(parts, claimed)
-            return Delivered(path, receipt, parts, self._where(claimed.job)), len(data)
+            known = self._where(claimed.job)
+            served = known is not None and parts[layout.RECEIPT] == self._receipt_in(known, claimed)
+            return Delivered(path, receipt, parts, known, served), len(data)
         except Gone:
             return None, 0
         except SpoolError as error:
             _reraise_if_ours(error)
             return Unacceptable(path, error.message), 0
+
+    def _receipt_in(self, state: State, claimed: names.Claimed) -> bytes:
+        try:
+            path = layout.in_job(state, claimed.job, layout.RECEIPT)
+            return self._files.read(path, records.RECORD_LIMIT)
+        except FileAnswer:
+            return b""
 
     def _receipt(self, parts: dict[str, bytes], claimed: names.Claimed) -> Receipt:
         if not {layout.RECEIPT, layout.RECEIPT_SIGNATURE} <= parts.keys():
@@ -195,6 +207,11 @@ class Look:
         self.roster.verify(text, signature, receipt.worker, RESULT_NAMESPACE, self._wall())
         check_parts(receipt, parts)
         return receipt
+
+
+def _jobs_first(name: str) -> tuple[bool, str]:
+    """A job comes before the requests about it, which may have been dropped in the same moment."""
+    return names.parse_drop(name) is None, name
 
 
 def check_parts(receipt: Receipt, parts: dict[str, bytes]) -> None:

@@ -1,8 +1,8 @@
 """Make the book from the folders, and finish what a crash has left half done.
 
 A verdict in the folder of a job that has not ended is a decision that was taken, maybe seen, and not
-yet renamed: it is carried out if all that belongs to it is whole, else its leftovers are removed and
-the delivery that caused it, still in results/, is settled again.
+yet renamed: it is carried out if all that belongs to it is whole. Else what was written for it is
+removed, and the delivery that caused it, still in results/, is settled again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import re
 from dataclasses import dataclass, field
 
 from .. import layout, names, queuefile, records
+from ..clock import stamp
 from ..errors import FileAnswer, Gone, SpoolError
 from ..records import Envelope, Lease, Receipt
+from ..spool.dropping import read_worker
 from ..spool.journal import Line
 from ..spool.moving import SERVED, Change
 from ..states import TERMINAL, State
@@ -23,6 +25,8 @@ from .look import check_parts
 _VERDICT = re.compile(rb"\S+ (done|failed|cancelled): [^\n]*\n")
 _DELIVERED = layout.RESULT_PARTS
 _LEASE = re.compile(r"lease\.([1-9][0-9]{0,5})")
+_LATE = re.compile(r"late\.([1-9][0-9]{0,5})")
+_VERBS = {"done": "settle", "failed": "fail", "cancelled": "cancel"}
 
 
 @dataclass
@@ -32,7 +36,7 @@ class Recovered:
     notes: list[str] = field(default_factory=list)
 
 
-def recover(files, roster_check) -> Recovered:
+def recover(files, roster_check, wall: float) -> Recovered:
     """`roster_check(receipt_bytes, signature_bytes)` raises if a receipt is not a worker's."""
     found = Recovered(Book())
     _finish_refusals(files, found)
@@ -41,6 +45,7 @@ def recover(files, roster_check) -> Recovered:
             _one_job(files, state, job, roster_check, found)
     for state in TERMINAL:
         found.book.counts[str(state)] += len(files.names(str(state)))
+    _cancel_followers(files, found, wall)
     _offer(found.book)
     _old_uses(files, found.book)
     return found
@@ -53,12 +58,22 @@ def _finish_refusals(files, found: Recovered) -> None:
             continue
         path = layout.in_tmp(name)
         try:
-            files.stat(f"{path}/{layout.DROPPED}")
-            files.move(path, layout.job_folder(State.REJECTED, name.removeprefix("server.")))
-        except Gone:
-            files.remove_tree(path)
+            if _holds_drop(files, path):
+                files.move(path, layout.job_folder(State.REJECTED, name.removeprefix("server.")))
+            else:
+                files.remove_tree(path)
         except SpoolError as error:
             found.notes.append(f"{path}: left alone: {error.message}")
+
+
+def _holds_drop(files, path: str) -> bool:
+    try:
+        if files.stat(path).kind != "folder":
+            return False
+        files.stat(f"{path}/{layout.DROPPED}")
+    except Gone:
+        return False
+    return True
 
 
 def _one_job(files, state: State, job: str, roster_check, found: Recovered) -> None:
@@ -72,7 +87,7 @@ def _one_job(files, state: State, job: str, roster_check, found: Recovered) -> N
     entry = Entry(envelope, hashlib.sha256(text).digest(), state)
     _read_leases(files, state, entry, inside)
     found.book.add(entry, offered=False)
-    if layout.VERDICT in inside:
+    if inside & (_DELIVERED | {layout.VERDICT}):
         _carry_out(files, entry, inside, roster_check, found)
 
 
@@ -80,12 +95,13 @@ def _read_leases(files, state: State, entry: Entry, inside: set[str]) -> None:
     """The attempt number follows from the leases: queued, it is one more than the last that ended."""
     attempts = sorted(int(match[1]) for match in map(_LEASE.fullmatch, inside) if match)
     for attempt in attempts:
-        lease = _lease(files, layout.in_job(state, entry.job, layout.lease_name(attempt)))
+        current = state is State.RUNNING and attempt == attempts[-1]
+        path = layout.in_job(state, entry.job, layout.lease_name(attempt))
+        lease = _lease(files, path) or (_by_lock(files, path, entry.job, attempt) if current else None)
         if lease is None:
             continue
         entry.claims[attempt] = lease.run
-        current = attempt == attempts[-1]
-        if state is State.RUNNING and current:
+        if current:
             entry.attempt = attempt
             entry.run, entry.worker, entry.since = lease.run, lease.worker, lease.since
         elif lease.ended:
@@ -102,16 +118,24 @@ def _lease(files, path: str) -> Lease | None:
         return None
 
 
+def _by_lock(files, path: str, job: str, attempt: int) -> Lease | None:
+    """A lease that was torn by a crash, from the lock: that one stands until the lease has ended."""
+    try:
+        since = round(files.stat(path).mtime, 3)
+        worker = read_worker(files.read(layout.lock(job, attempt), records.RECORD_LIMIT))
+    except SpoolError:
+        return None
+    return Lease(job, attempt, worker.worker, worker.run, worker.host, since)
+
+
 def _carry_out(files, entry: Entry, inside: set[str], roster_check, found: Recovered) -> None:
     folder = layout.job_folder(entry.state, entry.job)
     word = _decision(files, folder, inside, roster_check)
     if not word:
-        for name in (_DELIVERED | {layout.VERDICT}) & inside:
-            files.remove(f"{folder}/{name}")
-        return
+        return _undo(files, folder, entry.job, inside)
     end = State(word)
     note = "decided before a stop of the server"
-    line = Line(entry.job, "settle", str(entry.state), word, str(entry.attempt), note)
+    line = Line(entry.job, _VERBS[word], str(entry.state), word, str(entry.attempt), note)
     change = Change(entry.job, origin=entry.state, target=end, durable=True, lines=[line])
     if entry.state is State.RUNNING:
         change.removes.append(layout.lock(entry.job, entry.attempt))
@@ -119,8 +143,18 @@ def _carry_out(files, entry: Entry, inside: set[str], roster_check, found: Recov
     found.book.move(entry, end)
 
 
+def _undo(files, folder: str, job: str, inside: set[str]) -> None:
+    # The verdict last: as long as it stands, the next start comes here too.
+    for name in [*sorted(_DELIVERED & inside), *({layout.VERDICT} & inside)]:
+        files.remove(f"{folder}/{name}")
+    for late in filter(None, map(_LATE.fullmatch, inside)):
+        files.move(f"{folder}/{late[0]}", layout.result(job, int(late[1])))
+
+
 def _decision(files, folder: str, inside: set[str], roster_check) -> str:
     """The word of a verdict if all that belongs to it is whole."""
+    if layout.VERDICT not in inside:
+        return ""
     try:
         verdict = _VERDICT.fullmatch(files.read(f"{folder}/{layout.VERDICT}", 4096))
         parts = {name: files.read(f"{folder}/{name}", 1 << 40) for name in _DELIVERED & inside}
@@ -137,6 +171,45 @@ def _decision(files, folder: str, inside: set[str], roster_check) -> str:
     except SpoolError:
         return ""
     return word
+
+
+def _cancel_followers(files, found: Recovered, wall: float) -> None:
+    """Jobs whose predecessor has not ended well, where the crash came before they were told."""
+    ended = {change.job: change.target for change in found.changes}
+    while True:
+        lost = [
+            (entry, other, end)
+            for entry in found.book.entries.values()
+            if entry.state in (State.QUEUED, State.HELD)
+            for other in entry.after
+            if other not in found.book.entries
+            and (end := ended.get(other) or _end_of(files, other)) not in (None, State.DONE)
+        ]
+        if not lost:
+            return
+        for entry, other, end in lost:
+            if entry.job not in ended:
+                ended[entry.job] = State.CANCELLED
+                found.changes.append(_cancelled(found.book, entry, other, end, wall))
+
+
+def _end_of(files, job: str) -> State | None:
+    for state in TERMINAL:
+        try:
+            files.stat(layout.job_folder(state, job))
+            return state
+        except FileAnswer:
+            continue
+    return None
+
+
+def _cancelled(book: Book, entry: Entry, other: str, end: State, wall: float) -> Change:
+    why = f"it was to run after {other}, which is {end}"
+    line = Line(entry.job, "cancel", str(entry.state), "cancelled", str(entry.attempt), why)
+    change = Change(entry.job, entry.state, State.CANCELLED, lines=[line], durable=True)
+    change.writes[layout.VERDICT] = f"{stamp(wall)} cancelled: {why}\n".encode()
+    book.move(entry, State.CANCELLED)
+    return change
 
 
 def _offer(book: Book) -> None:

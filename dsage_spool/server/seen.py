@@ -25,6 +25,7 @@ class Requested:
     path: str
     request: Request
     known: State | None = None
+    dropped: bool = False  # the file of its job still lies in incoming/
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ClaimSeen:
     path: str
     job: str
     attempt: int
-    worker: Worker | None  # None: the lock says nothing that can be read
+    worker: Worker
     enrolled: bool = True  # the roster has this worker
 
 
@@ -53,6 +54,7 @@ class Delivered:
     receipt: Receipt
     parts: dict[str, bytes]
     known: State | None = None  # where the job lies, if it has ended
+    served: bool = False  # its receipt is the one that lies there
 
 
 @dataclass(frozen=True)

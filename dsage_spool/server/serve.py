@@ -13,7 +13,7 @@ from typing import Callable, Iterator, Protocol
 
 from .. import layout, names, queuefile
 from ..clock import Clock, stamp
-from ..errors import FileAnswer, SpoolError
+from ..errors import Denied, FileAnswer, SpoolError
 from ..spool import journal, settings
 from ..spool.journal import Line
 from ..spool.moving import Change, commit, tidy
@@ -31,6 +31,8 @@ from .sweep import Sweeper
 RESCAN = 2.0  # seconds
 REWRITE = 20.0  # seconds after which the queue file is written again, so that age means absence
 AFTER_FAILURE = 5.0  # seconds
+GROUP_FROM = 3  # changes in one pass from which on there is load
+GATHER = 0.01  # seconds in which more may come, to share one flush
 SHORT = 0.001  # seconds between small pieces of tidying
 
 
@@ -52,10 +54,13 @@ class Server:
         self.settings = settings.load(files)
         self._look = Look(files, self.settings, clock.wall)
         self._leases = Leases(self.settings.times)
+        # A wait that is longer than `server_gap` would look like a sleep of the server.
+        self._rescan = min(RESCAN, self.settings.times.watch)
         self._stuck: set[str] = set()
         self._written = float("-inf")
         self._sweeper = Sweeper(files, log)
         self._journal = ""
+        self._sure = False  # that the book is what the folders say
         self._name = f"{socket.gethostname()} {os.getpid()}"
 
     # -- start -------------------------------------------------------------------------------
@@ -65,9 +70,6 @@ class Server:
         self._look.refresh_roster()
         self._report_roster()
         self._load()
-        self._journal = journal.next_name(self._files.names(layout.JOURNAL), self._clock.wall())
-        self._tell([_server_line("started")])
-        self._write_queue()
         counts = self.book.counts
         self._log(
             f"serving spool {self.settings.id}: {counts['queued']} queued, {counts['held']} held, "
@@ -75,7 +77,8 @@ class Server:
         )
 
     def _load(self) -> None:
-        found = recover(self._files, self._check_receipt)
+        """The book, as the folders tell it, and a journal file of its own: so followers look too."""
+        found = recover(self._files, self._check_receipt, self._clock.wall())
         self.book = found.book
         self._decider = Decider(self.book, lambda wall: names.make_job(wall, self._random(4)))
         for entry in self.book.entries.values():
@@ -84,7 +87,11 @@ class Server:
         for note in found.notes:
             self._log(note)
         commit(self._files, found.changes)
-        tidy(self._files, found.changes)
+        self._put_away(found.changes)
+        self._journal = journal.next_name(self._files.names(layout.JOURNAL), self._clock.wall())
+        self._tell([_server_line("started")])
+        self._write_queue()
+        self._sure = True
 
     def _check_receipt(self, text: bytes, signature: bytes) -> None:
         receipt = records.parse(Receipt, text)
@@ -104,24 +111,39 @@ class Server:
         while not stopped():
             try:
                 busy = self.one_pass()
-                pause = 0.0 if busy and self._look.more else RESCAN
-                if not busy and self._sweeper.remove_some():
-                    pause = SHORT
+                pause = self._pause(busy)
             except SpoolError as error:
                 pause = self._after_failure(error)
             if pause and not stopped():
                 wake.wait(pause)
 
+    def _pause(self, moved: int) -> float:
+        """Seconds to wait for events; under load a little is waited in any case, to group more."""
+        if moved and self._look.more:
+            return 0.0
+        if moved > GROUP_FROM:
+            self._clock.sleep(GATHER)
+        elif not moved and self._sweeper.remove_some():
+            return SHORT
+        return self._rescan
+
     def _after_failure(self, error: SpoolError) -> float:
         self._log(f"a pass failed, trying again in {AFTER_FAILURE:.0f} s: {error}")
-        try:
-            self._load()
-        except SpoolError as second:
-            self._log(f"the folders cannot be read either: {second.message}")
         return AFTER_FAILURE
 
-    def one_pass(self) -> bool:
-        """Look, decide, move; whether anything was moved."""
+    def one_pass(self) -> int:
+        """Look, decide, move; how many jobs were touched.
+
+        Once a pass has failed, the book may be wrong: the next one begins by making it anew.
+        """
+        if not self._sure:
+            self._load()
+        self._sure = False
+        moved = self._pass()
+        self._sure = True
+        return moved
+
+    def _pass(self) -> int:
         self._look.more = False
         if self._look.refresh_roster():
             self._report_roster()
@@ -133,7 +155,7 @@ class Server:
         elif self._clock.boottime() - self._written > REWRITE:
             self._write_queue()
             self._sweeper.sweep(self.book, self._clock.boottime())
-        return bool(changes)
+        return len(changes)
 
     def _see(self) -> Iterator[Seen]:
         yield from self._unstuck(self._look.incoming())
@@ -157,7 +179,8 @@ class Server:
 
     def _fingerprint(self, run: str) -> object:
         try:
-            return self._files.stat(layout.heartbeat(run))
+            # A run that is not known, after a crash, has no heartbeat.
+            return self._files.stat(layout.heartbeat(run)) if names.parse_run(run) else None
         except FileAnswer:
             return None
 
@@ -172,15 +195,27 @@ class Server:
         if lines:
             self._write_queue()
             self._tell(lines)
-        self._sweeper.put_aside(tidy(self._files, changes))
+        self._put_away(changes)
+
+    def _put_away(self, changes: list[Change]) -> None:
+        aside, stuck = tidy(self._files, changes)
+        self._sweeper.put_aside(aside)
+        for path, error in stuck:
+            self._stick(path, f"cannot be put away: {error.message}")
+
+    def _stick(self, path: str, problem: str) -> None:
+        """Told once, and passed over from now on."""
+        self._stuck.add(path)
+        self._log(f"{path}: {problem}")
 
     def _refuse(self, change: Change) -> list[Line]:
         """One by one, since what lies in a drop box may resist even being moved."""
         try:
             lines = commit(self._files, [change])
-        except SpoolError as error:
-            self._stuck.update(change.takes)
-            self._log(f"{' '.join(change.takes)}: cannot be moved to rejected/: {error}")
+        except (FileAnswer, Denied) as error:
+            for path in change.takes:
+                self._stick(path, f"cannot be moved to rejected/: {error.message}")
+            self.book.counts["rejected"] -= 1
             return []
         self._log(f"rejected {change.folder}: {change.lines[0].note}")
         return lines

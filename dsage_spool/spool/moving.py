@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Sequence
 
 from .. import layout
-from ..errors import Exists, Gone
+from ..errors import Denied, Exists, FileAnswer, Gone, SpoolError
 from ..files import Files
 from ..states import State
 from .journal import Line
@@ -77,24 +77,33 @@ def commit(files: Files, changes: Sequence[Change]) -> list[Line]:
     return [line for change in changes for line in change.lines]
 
 
-def tidy(files: Files, changes: Sequence[Change]) -> list[str]:
-    """Step 6; answers what lies in tmp/ to be removed. What is gone already is as good as removed."""
-    aside = []
+def tidy(files: Files, changes: Sequence[Change]) -> tuple[list[str], list[tuple[str, SpoolError]]]:
+    """Step 6; answers what lies in tmp/ to be removed, and what cannot be put away, with the error.
+
+    What is gone already is as good as put away.
+    """
+    aside, stuck = [], []
     for change in changes:
         for path in change.removes:
-            _unless_gone(files.remove, path)
+            if error := _unless_gone(files.remove, path):
+                stuck.append((path, error))
         for path in change.served:
             rest = layout.in_tmp(f"{SERVED}{path.rpartition('/')[2]}")
-            _unless_gone(_put_aside, files, path, rest)
+            if error := _unless_gone(_put_aside, files, path, rest):
+                stuck.append((path, error))
             aside.append(rest)
-    return aside
+    return aside, stuck
 
 
-def _unless_gone(operation: Callable[..., None], *arguments: object) -> None:
+def _unless_gone(operation: Callable[..., None], *arguments: object) -> SpoolError | None:
+    """Whatever somebody has put in a drop box must not stop a pass; a failing disk may."""
     try:
         operation(*arguments)
     except Gone:
-        pass
+        return None
+    except (FileAnswer, Denied) as error:
+        return error
+    return None
 
 
 def _put_aside(files: Files, path: str, rest: str) -> None:
@@ -103,6 +112,8 @@ def _put_aside(files: Files, path: str, rest: str) -> None:
         files.link(path, rest)
     except Exists:
         pass
+    except Denied:  # Linux lets nobody link what is another user's (fs.protected_hardlinks)
+        return files.move(path, rest)
     files.remove(path)
 
 

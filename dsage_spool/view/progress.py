@@ -10,6 +10,7 @@ import sys
 import time
 from typing import Callable, TextIO
 
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -19,6 +20,7 @@ from . import screen
 from .words import number, safe
 
 BAR = 24  # columns
+ECHO = 4  # columns left free: a terminal echoes ^C, which must not begin a new line
 REDRAW = 0.1  # seconds; more often nobody sees
 
 
@@ -59,7 +61,8 @@ class Progress:
             return
         self._drawn = now
         if self._live:
-            self._live.update(_bar(done, total, text), refresh=True)
+            room = screen.width_of(self._file) - ECHO
+            self._live.update(Constrain(_bar(done, total, text), room), refresh=True)
         else:
             line = Text("  ").join([_count(done, total), safe(text)])
             screen.print_view(line, self._file, self._color)
@@ -67,13 +70,13 @@ class Progress:
 
 def _bar(done: int, total: int | None, text: str) -> Table:
     row = Table.grid(padding=(0, 2, 0, 0), expand=True)
-    row.add_column(no_wrap=True)
-    cells: list = [_count(done, total)]
+    cells: list = [_count(done, total), safe(text, "dim")]
     if total:
         row.add_column(width=BAR)
         cells.insert(0, ProgressBar(total, min(done, total), width=BAR, finished_style="green"))
+    row.add_column(no_wrap=True)
     row.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    row.add_row(*cells, safe(text, "dim"))
+    row.add_row(*cells)
     return row
 
 

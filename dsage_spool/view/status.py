@@ -76,7 +76,8 @@ def watch(
             return
         with screen.live_on(file, screen.may_colour(file, color), transient=False) as live:
             for page in pages:
-                live.update(page, refresh=True)
+                # The last line is empty: a terminal echoes ^C there, and must not begin a new one.
+                live.update(Group(page, ""), refresh=True)
     except KeyboardInterrupt:
         return
 
@@ -167,8 +168,8 @@ def _workers(shot: Snapshot, later: float) -> list[RenderableType]:
 
 def _strength(alive: list[WorkerRow], gone: list[WorkerRow]) -> str:
     busy, slots = sum(row.busy for row in alive), sum(row.slots for row in alive)
-    words = [f"{len(alive)} alive, {number(busy)} of {several(slots, 'slot')} busy"] if alive else []
-    return ", ".join(words + [f"{len(gone)} gone"] if gone else words)
+    working = f"{len(alive)} alive, {number(busy)} of {several(slots, 'slot')} busy"
+    return ", ".join([working] * bool(alive) + [f"{len(gone)} gone"] * bool(gone))
 
 
 def _worker(row: WorkerRow, later: float) -> Sequence[Text]:
@@ -249,7 +250,8 @@ def _waiting(shot: Snapshot, now: float) -> list[RenderableType]:
                 table.add_row(*_next(place, row, short[row.job], now))
         parts += [Text.assemble(folded(_reason(why), "yellow", 220)), Padding(table, INDENT)]
     if not picked:
-        parts.append(Text(NOTHING_OFFERED if shot.server_alive else "no server is running", "yellow"))
+        why = NOTHING_OFFERED if shot.server_alive else "no server is running"
+        parts.append(Text(why, "yellow"))
     title = _title("Waiting", several(queued, "job"))
     return _section(title, *parts, *_more(queued - len(picked) if picked else 0))
 

@@ -14,7 +14,7 @@ GAP = 2
 
 
 def columns(*justify: str, grow: int | None = None) -> Table:
-    """An empty grid of columns, `left` or `right` each; column `grow` takes the room that is left."""
+    """An empty grid of columns, `left` or `right` each; column `grow` takes the room left."""
     table = Table.grid(padding=(0, GAP, 0, 0), pad_edge=False, expand=grow is not None)
     for place, side in enumerate(justify):
         ratio = 1 if place == grow else None
@@ -23,9 +23,12 @@ def columns(*justify: str, grow: int | None = None) -> Table:
 
 
 def print_rows(
-    headers: Sequence[str], rows: Sequence[Sequence[object]], file: TextIO, color: bool | None = None
+    headers: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    file: TextIO,
+    color: bool | None = None,
 ) -> None:
-    """Print a listing. Columns of numbers stand to the right; too long a line is cut on a terminal."""
+    """Print a listing. Columns of numbers stand to the right; a terminal gets long lines cut."""
     texts = [[str(cell) for cell in row] for row in rows]
     sides = ["right" if _numbers(column) else "left" for column in zip(*texts)]
     table = columns(*(sides or ["left"] * len(headers)))

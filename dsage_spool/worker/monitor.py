@@ -14,7 +14,7 @@ from typing import Callable
 from .. import layout, names, records
 from ..children import Children, Ended, Task
 from ..clock import Clock
-from ..errors import FileAnswer, Gone, Refused, SpoolError, Unreachable
+from ..errors import DiskError, FileAnswer, Gone, Refused, SpoolError, Unreachable, UsageError
 from ..files import Files
 from ..queuefile import QueueView
 from ..records import Worker
@@ -70,6 +70,7 @@ class Monitor:
         log: Callable[[str], None],
         roster: bytes | None = None,
         longest_wait: float = 2.0,
+        place: str = "this folder",
     ) -> None:
         self._connect = connect
         self._clock = clock
@@ -82,6 +83,7 @@ class Monitor:
         self._log = log
         self._own_roster = roster
         self._longest_wait = longest_wait
+        self._place = place
         self._files: Files | None = None
         self._settings: Settings | None = None
         self._heart: Heart | None = None
@@ -161,27 +163,21 @@ class Monitor:
             return False
         try:
             self._begin(self._connect())
-        except Unreachable as error:
-            self._lost(error)
-            if self._limits.once and not self._held:
-                raise
-            return False
-        except Refused as error:
+        except (Unreachable, DiskError, Refused, UsageError) as error:
             # A key that was refused once is refused again; many tries lock out a whole network.
-            self._lost(error)
-            if self._settings is None:
+            hopeless = self._settings is None and isinstance(error, (Refused, UsageError))
+            if hopeless or (self._limits.once and not self._held):
                 raise
+            self._lost(error)
             return False
         return True
 
     def _begin(self, files: Files) -> None:
         """Take up the spool over a new connection."""
         self._files = files
-        self._settings = settings.load(files)
-        if self._heart is None or self._heart.lost:
+        self._settings = settings.load(files, self._place)
+        if not self._still_enrolled():
             self._enrol()
-        else:
-            self._heart.beat(files)
         self._thread.use(self._connect)
         self._follower = journal.Follower(files, self._clock.boottime)
         self._follower.begin()
@@ -191,8 +187,21 @@ class Monitor:
         self._queue_stale = True
         self._retry_pause = BACK_OFF[0]
 
+    def _still_enrolled(self) -> bool:
+        if self._heart is None or self._heart.lost:
+            return False
+        try:
+            self._heart.beat(self._files)
+        except Gone:
+            return False
+        return True
+
     def _enrol(self) -> None:
-        """A new run of this worker: a heartbeat file of its own, to which its claims are linked."""
+        """A new run of this worker: a heartbeat file of its own, to which its claims are linked.
+
+        The old run is not heard any more, so the server takes back what was claimed under it.
+        """
+        self._abandon_all()
         run = names.run_name(self._worker.worker, names.make_nonce(self._random(5)))
         self._worker = replace(self._worker, run=run)
         dropping.enrol(self._files, self._worker)
@@ -218,13 +227,18 @@ class Monitor:
         self._files = None
 
     def _mind_the_lease(self) -> None:
-        """Stop the jobs whose claims somebody else may have by now."""
-        if self._heart is None or not self._held or not self._heart.must_stop():
+        """Too long without a heartbeat: stop jobs that others may have by now, and connect anew."""
+        if self._heart is None or not self._heart.must_stop():
             return
-        self._log("no heartbeat arrived for too long: stopping what runs, it will be run again")
+        if not all(held.abandoned for held in self._held.values()):
+            self._log("no heartbeat arrived for too long: stopping what runs, it will be run again")
+            self._heart.lost = True
+            self._abandon_all()
+        self._hang_up()
+
+    def _abandon_all(self) -> None:
         for key in self._held:
             self._abandon(key)
-        self._heart.lost = True
 
     def _abandon(self, key: tuple[str, int]) -> None:
         held = self._held[key]
