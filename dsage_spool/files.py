@@ -16,7 +16,7 @@ import os
 import stat as statmodes
 import time
 from dataclasses import dataclass
-from pathlib import Path
+
 from typing import Any, Iterable, Sequence
 
 from . import durable

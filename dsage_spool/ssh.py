@@ -22,7 +22,7 @@ from paramiko.agent import AgentSSH
 
 from . import known_hosts
 from .address import Address, parse_address
-from .errors import Refused, SpoolError, Unreachable, UsageError
+from .errors import Refused, Unreachable, UsageError
 from .line import Command, Liveness, tcp
 from .sftp import SftpFiles
 from .ssh_config import Config, Login, Settings, ask_ssh, login_from

@@ -191,7 +191,7 @@ class World:
 
     def session(self):
         """alice's session, in this process."""
-        self._sessions.append(connect(str(self.spool), config=self.config("alice")))
+        self._sessions.append(connect(str(self.spool), user="alice", config=self.config("alice")))
         return self._sessions[-1]
 
     def submit_counted(self, value: object = 42, **options):

@@ -105,17 +105,30 @@ def test_a_worker_without_heartbeats_gives_its_job_up_and_works_on(hasty_world):
 def test_a_worker_that_is_not_in_the_roster_keeps_no_job_from_others(world):
     server = world.server()
     worker, stranger = world.worker("known"), world.worker("stranger")
-    worker.freeze()
-    roster = world.spool / "roster"
-    lines = roster.read_text().splitlines(True)
-    roster.write_text("".join(line for line in lines if not line.startswith("stranger")))
+    strike_out(world, "stranger")
+    worker.freeze(), stranger.freeze()
+    jobs = [world.submit_counted(number).id for number in range(2)]
+    for job in jobs:
+        world.wait_for(job, "queued")
+    server.freeze()
+    locks = world.spool / "locks"
+    stranger.thaw()
+    wait_until(lambda: (locks / f"{jobs[0]}.1.lock").exists(), "the stranger claims the first")
+    worker.thaw()  # who tries the first too, and loses it
+    wait_until(lambda: (locks / f"{jobs[1]}.1.lock").exists(), "the worker claims the second")
     world.open_gate()
-    jobs = [world.submit_counted(number).id for number in range(5)]
-    wait_until(lambda: "claim of stranger removed" in server.err, "the stranger claims")
-    worker.thaw()
+    server.thaw()
     for job in jobs:
         world.check_ended_once(job)
-    assert stranger.running
+        assert b"worker: known\n" in result_of(world, job)["receipt"]
+    assert "claim of stranger removed" in server.err
+
+
+def strike_out(world: World, name: str) -> None:
+    """Take a worker out of the roster."""
+    roster = world.spool / "roster"
+    lines = roster.read_text().splitlines(True)
+    roster.write_text("".join(line for line in lines if not line.startswith(name)))
 
 
 def jobs_of(worker: int) -> list[int]:

@@ -107,7 +107,8 @@ def pull(arguments: Namespace) -> int:
 def _work(arguments: Namespace, once: bool) -> int:
     from ..children import SlotProcesses
     from ..client.connecting import open_place, own_roster
-    from ..worker.monitor import Limits, Monitor
+    from ..worker.limits import Limits
+    from ..worker.monitor import Monitor
     from ..worker.outbox import Outbox
     from .making import worker_key
 

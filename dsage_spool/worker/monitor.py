@@ -14,7 +14,7 @@ from typing import Callable
 from .. import layout, names, records
 from ..children import Children, Ended, Task
 from ..clock import Clock
-from ..errors import DiskError, FileAnswer, Gone, Refused, SpoolError, Unreachable, UsageError
+from ..errors import FileAnswer, Gone, SpoolError, Unreachable
 from ..files import Files
 from ..queuefile import QueueView
 from ..records import Worker
@@ -25,21 +25,12 @@ from ..states import State
 from ..timing import patience
 from .choose import Appetite, choose
 from .heart import Heart, HeartThread
+from .limits import Limits
 from .outbox import Outbox, make_delivery
 from .output import LiveOutput
+from .retry import Retry
+from .rosters import RosterFeed
 from .strays import Strays
-
-ROSTER_EVERY = 5.0  # seconds between looks at the roster
-BACK_OFF = (1.0, 60.0)  # seconds before the first and the last of many attempts to connect
-
-
-@dataclass
-class Limits:
-    """How far a worker goes before it stops by itself; None means no end."""
-
-    max_jobs: int | None = None
-    until: float | None = None  # boot time after which it claims nothing more
-    once: bool = False  # stop when there is nothing left to do
 
 
 # Verbs of the server after which a claim does not stand any more.
@@ -81,7 +72,7 @@ class Monitor:
         self._worker = worker
         self._limits = limits
         self._log = log
-        self._own_roster = roster
+        self._roster = RosterFeed(children, roster)
         self._longest_wait = longest_wait
         self._place = place
         self._files: Files | None = None
@@ -98,11 +89,7 @@ class Monitor:
         self._claimed = 0
         self._news_at = clock.boottime()
         self._queue_stale = True
-        self._roster_at = float("-inf")
-        self._roster_stat: object = None
-        self._retry_at = float("-inf")
-        self._retry_pause = BACK_OFF[0]
-        self._stopping = False
+        self._retry = Retry(random)
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -141,16 +128,14 @@ class Monitor:
             return 0.0
         now = self._clock.boottime()
         if self._files is None:
-            return min(max(0.0, self._retry_at - now), 1.0)
+            return min(max(0.0, self._retry.at - now), 1.0)
         return patience(now - self._news_at, self._longest_wait)
 
     def _finished(self) -> bool:
         """For workers that end by themselves: nothing in hand, and nothing to take."""
         if self._held or self._doubtful or (len(self._outbox) and self._files is not None):
             return False
-        if self._limits.max_jobs is not None and self._claimed >= self._limits.max_jobs:
-            return True
-        if self._limits.until is not None and self._clock.boottime() >= self._limits.until:
+        if self._limits.reached(self._claimed, self._clock.boottime()):
             return True
         return self._limits.once and self._files is not None and not self._queue_stale
 
@@ -159,13 +144,13 @@ class Monitor:
     def _online(self) -> bool:
         if self._files is not None:
             return True
-        if self._clock.boottime() < self._retry_at:
+        if self._clock.boottime() < self._retry.at:
             return False
         try:
             self._begin(self._connect())
-        except (Unreachable, DiskError, Refused, UsageError) as error:
+        except SpoolError as error:
             # A key that was refused once is refused again; many tries lock out a whole network.
-            hopeless = self._settings is None and isinstance(error, (Refused, UsageError))
+            hopeless = self._heart is None and not isinstance(error, Unreachable)
             if hopeless or (self._limits.once and not self._held):
                 raise
             self._lost(error)
@@ -185,7 +170,7 @@ class Monitor:
         self._check_doubtful()
         self._check_locks()
         self._queue_stale = True
-        self._retry_pause = BACK_OFF[0]
+        self._retry.succeeded()
 
     def _still_enrolled(self) -> bool:
         if self._heart is None or self._heart.lost:
@@ -212,12 +197,10 @@ class Monitor:
         self._thread = HeartThread(self._heart, self._settings.times)
 
     def _lost(self, error: SpoolError) -> None:
-        """Note a lost connection; the pauses between tries double, with some chance in them."""
-        self._log(f"{error.message}; trying again in {self._retry_pause:.0f} s")
+        """Hang up, and try again later."""
         self._hang_up()
-        jitter = 0.75 + self._random(1)[0] / 512
-        self._retry_at = self._clock.boottime() + self._retry_pause * jitter
-        self._retry_pause = min(2 * self._retry_pause, BACK_OFF[1])
+        pause = self._retry.failed(self._clock.boottime())
+        self._log(f"{error.message}; trying again in {pause:.0f} s")
 
     def _hang_up(self) -> None:
         if self._thread:
@@ -333,7 +316,7 @@ class Monitor:
         wanted = choose(view.next, self._offers, room, self._tried)
         if not wanted:
             return False
-        self._read_roster()
+        self._roster.refresh(self._files, self._clock.boottime())
         won = self._claim(wanted)
         self._fetch(won)
         if len(won) < len(wanted) or len(wanted) < room:
@@ -363,12 +346,8 @@ class Monitor:
             self._keep(ended, Held(digest))
 
     def _room(self) -> int:
-        room = self._appetite.wanted() - len(self._held)
-        if self._limits.max_jobs is not None:
-            room = min(room, self._limits.max_jobs - self._claimed)
-        if self._limits.until is not None and self._clock.boottime() >= self._limits.until:
-            return 0
-        return room
+        wanted = self._appetite.wanted() - len(self._held)
+        return self._limits.room(wanted, self._claimed, self._clock.boottime())
 
     def _claim(self, wanted: list[tuple[str, int]]) -> list[tuple[str, int]]:
         try:
@@ -415,22 +394,6 @@ class Monitor:
                 self._settings.id,
             )  # fmt: skip
         )
-
-    def _read_roster(self) -> None:
-        """Hand the roster to the children, who check signatures; again whenever it changes."""
-        now = self._clock.boottime()
-        if now - self._roster_at < ROSTER_EVERY:
-            return
-        self._roster_at = now
-        if self._own_roster is not None:
-            if self._roster_stat is None:
-                self._children.set_roster(self._own_roster)
-                self._roster_stat = "own"
-            return
-        found = self._files.stat(layout.ROSTER)
-        if found != self._roster_stat:
-            self._children.set_roster(self._files.read(layout.ROSTER, 16 << 20))
-            self._roster_stat = found
 
     # -- the end -----------------------------------------------------------------------------
 
