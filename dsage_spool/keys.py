@@ -140,7 +140,7 @@ def find_signer(
     named = path or environ.get("DSAGE_SPOOL_KEY")
     if named:
         return load_signer(_at_home(named, home), passphrase, environ)
-    for place in _usual_places(home, environ):
+    for place in usual_places(home, environ):
         if place.is_file():
             return load_signer(place, passphrase, environ)
     for held in agent_signers(environ):
@@ -157,7 +157,8 @@ def own_key_path(home: Path, environ: Mapping[str, str]) -> Path:
     return Path(config) / "dsage-spool" / "id_ed25519"
 
 
-def _usual_places(home: Path, environ: Mapping[str, str]) -> list[Path]:
+def usual_places(home: Path, environ: Mapping[str, str]) -> list[Path]:
+    """Where a person's key is looked for, in this order."""
     names = ("id_ed25519", "id_ecdsa", "id_rsa")
     return [own_key_path(home, environ), *(home / ".ssh" / name for name in names)]
 

@@ -110,7 +110,7 @@ def parse(data: bytes) -> QueueView:
         if reader:
             try:
                 reader(view, text)
-            except (ValueError, IndexError):
+            except (ValueError, IndexError, OverflowError):
                 continue
     return view
 

@@ -13,6 +13,7 @@ signed text every word counts. `parse(make(record)) == record`. Raises BadFormat
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,6 +23,15 @@ from .text import clean
 
 VERSION = 1
 RECORD_LIMIT = 64 * 1024  # bytes; what any record may be large
+
+LAST_MOMENT = 253_402_300_799  # the last second of the year 9999: later ones cannot be shown
+
+# What Python reads as a number besides, such as 1_0, ٣ or inf, has no place in a signed text.
+_NUMBERS = {
+    "int": (re.compile(r"-?[0-9]{1,24}"), int),
+    "float": (re.compile(r"-?[0-9]{1,24}(\.[0-9]{1,9})?"), float),
+}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 KINDS = ("call", "source", "command")
 OUTCOMES = (
@@ -69,6 +79,10 @@ class Envelope:
         _require(all(map(names.is_job, self.after)), "after names something that is no job")
         _require(all(map(_is_need, self.needs)), "needs has a word that is not `name` or `name=value`")
         _require(not self.batch or names.is_token(self.batch), "batch is not a plain word")
+        _require(0 <= self.not_before <= LAST_MOMENT, "not-before is no moment before the year 10000")
+        _require(0 <= self.not_after <= LAST_MOMENT, "not-after is no moment before the year 10000")
+        for name in ("time_limit", "memory_limit", "output_limit", "payload_size"):
+            _require(getattr(self, name) >= 0, f"{_key(name)} is negative")
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,10 @@ class Receipt:
         _require(names.is_worker(self.worker), "worker is not a worker name")
         _require(self.attempt >= 1, "attempt is not positive")
         _require(self.outcome in OUTCOMES, "outcome is not a known word")
+        _require(_is_sha256(self.envelope_sha256), "envelope-sha256 is not 64 hexadecimal digits")
+        _require(0 <= self.started <= LAST_MOMENT, "started is no moment before the year 10000")
+        for name in ("wall_seconds", "cpu_seconds", "peak_memory"):
+            _require(getattr(self, name) >= 0, f"{_key(name)} is negative")
 
 
 @dataclass(frozen=True)
@@ -137,6 +155,8 @@ class Worker:
 
     def check(self) -> None:
         _require(names.is_worker(self.worker), "worker is not a worker name")
+        parsed = names.parse_run(self.run)
+        _require(parsed is not None and parsed[0] == self.worker, "run is not a run of this worker")
 
 
 @dataclass(frozen=True)
@@ -152,6 +172,7 @@ class Request:
 
     def check(self) -> None:
         _require(names.is_job(self.job), "job is not a job name")
+        _require(names.is_person(self.submitter), "submitter is not a name")
         _require(self.verb in ("cancel", "hold", "release"), "verb is not a known request")
 
 
@@ -218,18 +239,12 @@ def _check_version(kind: type, line: str) -> None:
 def _read(spec: dataclasses.Field, text: str, kind: type) -> object:
     if text != clean(text, 20_000) or text != text.strip() or not text:
         raise BadFormat(f"{_name(kind)}: {_key(spec.name)} is empty or has characters that do not belong")
-    try:
-        if spec.type == "int":
-            return int(text) if len(text) < 25 else _too_long()
-        if spec.type == "float":
-            return float(text) if len(text) < 40 else _too_long()
-    except ValueError:
-        raise BadFormat(f"{_name(kind)}: {_key(spec.name)} is not a number") from None
+    if spec.type in _NUMBERS:
+        pattern, number = _NUMBERS[spec.type]
+        if not pattern.fullmatch(text):
+            raise BadFormat(f"{_name(kind)}: {_key(spec.name)} is not a number")
+        return number(text)
     return tuple(text.split(" ")) if spec.type.startswith("tuple") else text
-
-
-def _too_long() -> int:
-    raise ValueError
 
 
 def _show(value: object) -> str:
@@ -259,6 +274,10 @@ def _key(name: str) -> str:
 def _is_need(word: str) -> bool:
     name, _, value = word.partition("=")
     return names.is_token(name) and (not value or names.is_token(value))
+
+
+def _is_sha256(text: str) -> bool:
+    return _SHA256.fullmatch(text) is not None
 
 
 def _require(condition: bool, text: str) -> None:

@@ -18,20 +18,15 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from dsage_spool.errors import BadFormat, BadSignature, Refused
 
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 16384
 
 _USER_PRESENT = 0x01
-_CURVES = {
-    "ecdsa-sha2-nistp256": (ec.SECP256R1(), ec.ECDSA(hashes.SHA256())),
-    "ecdsa-sha2-nistp384": (ec.SECP384R1(), ec.ECDSA(hashes.SHA384())),
-    "ecdsa-sha2-nistp521": (ec.SECP521R1(), ec.ECDSA(hashes.SHA512())),
-}
-_RSA_HASHES = {"rsa-sha2-256": hashes.SHA256(), "rsa-sha2-512": hashes.SHA512()}
+_CURVES = tuple(f"ecdsa-sha2-nistp{bits}" for bits in (256, 384, 521))
+_RSA = ("rsa-sha2-256", "rsa-sha2-512")
 
 
 def shown(text: str) -> str:
@@ -116,15 +111,19 @@ def _read_ecdsa(kind: str, reader: WireReader) -> Any:
     curve, point = reader.word(), reader.string()
     if curve != kind[-len("nistp256") :] or point[:1] != b"\x04":
         raise ValueError("its curve or its point is not what its name says")
-    return ec.EllipticCurvePublicKey.from_encoded_point(_CURVES[kind][0], point)
+    from . import sshalgorithms as ssh
+
+    return ssh.curve_point(ssh.CURVES[kind][0], point)
 
 
 def _verify_ecdsa(kind: str, key: Any, algorithm: str, reader: WireReader, data: bytes) -> None:
+    from . import sshalgorithms as ssh
+
     pair = WireReader(reader.string())
     _expect(algorithm, kind, reader)
     r, s = pair.integer(), pair.integer()
     pair.end()
-    key.verify(utils.encode_dss_signature(r, s), data, _CURVES[kind][1])
+    key.verify(ssh.pair_to_der(r, s), data, ssh.CURVES[kind][1])
 
 
 def _read_rsa(kind: str, reader: WireReader) -> Any:
@@ -134,17 +133,21 @@ def _read_rsa(kind: str, reader: WireReader) -> Any:
             f"RSA key of {modulus.bit_length()} bits: outside {MIN_RSA_BITS} to {MAX_RSA_BITS}",
             hint="use an Ed25519 key: ssh-keygen -t ed25519",
         )
-    return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    from . import sshalgorithms as ssh
+
+    return ssh.rsa_numbers(exponent, modulus).public_key()
 
 
 def _verify_rsa(kind: str, key: Any, algorithm: str, reader: WireReader, data: bytes) -> None:
     signature = reader.string()
     reader.end()
-    if algorithm not in _RSA_HASHES:
+    if algorithm not in _RSA:
         raise ValueError(f"{shown(algorithm)} is too weak, or not for RSA keys")
     # Some agents leave leading zeros out, and OpenSSH puts them back.
     full = signature.rjust((key.key_size + 7) // 8, b"\0")
-    key.verify(full, data, padding.PKCS1v15(), _RSA_HASHES[algorithm])
+    from . import sshalgorithms as ssh
+
+    key.verify(full, data, ssh.RSA_PADDING, ssh.RSA_HASHES[algorithm])
 
 
 def _expect(algorithm: str, kind: str, reader: WireReader) -> None:
@@ -257,24 +260,37 @@ class PrivateKeySigner(Signer):
     """Signs with a private key of the `cryptography` package; RSA as rsa-sha2-512."""
 
     def __init__(self, key: Any) -> None:
-        known = (ed25519.Ed25519PrivateKey, ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)
-        if not isinstance(key, known):
-            raise Refused("private key: only Ed25519, ECDSA and RSA are supported")
-        form = serialization.PublicFormat.OpenSSH
-        encoding = serialization.Encoding.OpenSSH
+        self._key = key
         try:
-            self.public = PublicKey.parse(key.public_key().public_bytes(encoding, form).decode())
+            self.public = _public_key_of(key)
         except ValueError as error:
             raise Refused(f"private key: {error}") from None
-        self._key = key
+
+    @classmethod
+    def passing(cls) -> PrivateKeySigner:
+        """A new Ed25519 key that lives in this object only."""
+        return cls(ed25519.Ed25519PrivateKey.generate())
 
     def sign_blob(self, data: bytes) -> bytes:
         kind, key = self.public.kind, self._key
+        if kind == "ssh-ed25519":
+            return wire_string(kind.encode()) + wire_string(key.sign(data))
+        from . import sshalgorithms as ssh
+
         if kind == "ssh-rsa":
-            kind, body = "rsa-sha2-512", key.sign(data, padding.PKCS1v15(), hashes.SHA512())
-        elif kind in _CURVES:
-            r, s = utils.decode_dss_signature(key.sign(data, _CURVES[kind][1]))
-            body = wire_integer(r) + wire_integer(s)
+            kind, body = _RSA[1], key.sign(data, ssh.RSA_PADDING, ssh.RSA_HASHES[_RSA[1]])
         else:
-            body = key.sign(data)
+            r, s = ssh.der_to_pair(key.sign(data, ssh.CURVES[kind][1]))
+            body = wire_integer(r) + wire_integer(s)
         return wire_string(kind.encode()) + wire_string(body)
+
+
+def _public_key_of(key: Any) -> PublicKey:
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        raw = key.public_key().public_bytes_raw()
+        return PublicKey(wire_string(b"ssh-ed25519") + wire_string(raw))
+    from . import sshalgorithms as ssh
+
+    if not isinstance(key, ssh.PRIVATE_KINDS):
+        raise Refused("private key: only Ed25519, ECDSA and RSA are supported")
+    return PublicKey.parse(ssh.public_line(key.public_key()))

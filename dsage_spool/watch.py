@@ -7,7 +7,7 @@ must look again by itself after a while. Where watching cannot be had, waiting i
 from __future__ import annotations
 
 import logging
-import threading
+from queue import Empty, SimpleQueue
 from typing import Sequence
 
 # It tells on stderr that it stops.
@@ -19,7 +19,8 @@ class Watch:
     """`wait` returns early after something was created in, or moved into, one of the folders."""
 
     def __init__(self, folders: Sequence[str]) -> None:
-        self._changed = threading.Event()
+        # Its `put` may come from a signal handler at any moment of `get`; Event.set would deadlock.
+        self._changes: SimpleQueue[None] = SimpleQueue()
         self._observer = None
         self.problem = ""
         try:
@@ -33,11 +34,11 @@ class Watch:
         from watchdog.events import FileSystemEventHandler
         from watchdog.observers import Observer
 
-        changed = self._changed
+        changes = self._changes
 
         class Waker(FileSystemEventHandler):
             def dispatch(self, event) -> None:
-                changed.set()
+                changes.put(None)
 
         observer = Observer()
         kinds = [FileCreatedEvent, FileMovedEvent, DirCreatedEvent]
@@ -49,12 +50,16 @@ class Watch:
     def wait(self, timeout: float) -> None:
         if self._observer is None:
             timeout = min(timeout, 0.1)
-        self._changed.wait(timeout)
-        self._changed.clear()
+        try:
+            self._changes.get(timeout=timeout)
+            while True:
+                self._changes.get_nowait()
+        except Empty:
+            pass
 
     def wake(self) -> None:
         """End a wait from another thread or a signal."""
-        self._changed.set()
+        self._changes.put(None)
 
     def close(self) -> None:
         if self._observer is not None:

@@ -72,8 +72,12 @@ class Sshd:
         (folder / "sshd_config").write_text(self._server_config(options))
         self.config = folder / "config"
         self.config.write_text(self.client_config())
-        self._log = open(folder / "sshd.log", "wb")
-        command = [program("sshd"), "-D", "-e", "-f", str(folder / "sshd_config")]
+        self.start()
+
+    def start(self) -> None:
+        """Listen; again after `stop`, on the same port with the same keys."""
+        self._log = open(self.folder / "sshd.log", "ab")
+        command = [program("sshd"), "-D", "-e", "-f", str(self.folder / "sshd_config")]
         command += _without_penalties(command)
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=self._log)
         # A test run that is killed cannot clean up: at the end of its pipe this does.

@@ -19,7 +19,7 @@ DOORS = {
     "cloudpickle": {"payload"},
     "pickletools": set(),
     "rich": {"view"},
-    "cryptography": {"sshkey", "keys"},
+    "cryptography": {"sshkey", "sshalgorithms", "keys"},
     # Source jobs have sympy's names at hand; payload teaches it to pickle what it loses.
     "sympy": {"functions", "runner.source", "payload"},
     "subprocess": {"children", "line", "ssh_config", "cli.demo"},

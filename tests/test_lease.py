@@ -61,7 +61,7 @@ def test_a_machine_that_slept_with_server_and_worker_loses_no_job(hasty_world):
     job = world.submit_counted().id
     world.wait_for_mark(job)
     server.freeze(), worker.freeze()
-    asleep(SHORT * 1.5)
+    asleep(SHORT * 1.1)
     server.thaw(), worker.thaw()
     world.open_gate()
     world.check_ended_once(job)
@@ -76,9 +76,9 @@ def test_a_server_that_was_frozen_takes_nothing_from_live_workers(hasty_world):
     for job in jobs:
         world.wait_for_mark(job)
     server.freeze()
-    asleep(SHORT * 2)
+    asleep(SHORT * 1.25)
     server.thaw()
-    stays(lambda: all(world.where(job) == ["running"] for job in jobs), "they run", SHORT / 2)
+    stays(lambda: all(world.where(job) == ["running"] for job in jobs), "they run", 0.5)
     world.open_gate()
     for job in jobs:
         world.check_ended_once(job)
@@ -102,7 +102,8 @@ def test_a_worker_without_heartbeats_gives_its_job_up_and_works_on(hasty_world):
     assert len(world.marks(job)) == 2
 
 
-def test_a_worker_that_is_not_in_the_roster_keeps_no_job_from_others(world):
+def test_a_worker_that_is_not_in_the_roster_keeps_no_job_from_others(hasty_world):
+    world = hasty_world
     server = world.server()
     worker, stranger = world.worker("known"), world.worker("stranger")
     strike_out(world, "stranger")

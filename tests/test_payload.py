@@ -216,7 +216,7 @@ def test_offers_are_read_from_names_alone(tmp_path):
 
 
 def test_offers_fit_into_a_workers_record():
-    worker = records.Worker(worker="desk", run="desk.0", offers=payload.offers())
+    worker = records.Worker(worker="desk", run="desk.00000000", offers=payload.offers())
     assert records.parse(records.Worker, records.make(worker)).offers == payload.offers()
 
 

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Iterator
+from typing import Callable, Iterator
 
 from ..client.connecting import connect, ledger_of, open_place
 from ..client.ledger import Ledger
@@ -25,9 +25,14 @@ def open_session(arguments: Namespace) -> Session:
         user=arguments.user,
         key=arguments.key,
         roster=arguments.roster,
-        passphrase=_ask if sys.stdin.isatty() else None,
+        passphrase=asker(),
         config=load_config(),
     )
+
+
+def asker() -> Callable[[], str] | None:
+    """How to ask for a passphrase; None where nobody sits at a terminal."""
+    return _ask if sys.stdin.isatty() else None
 
 
 def _ask() -> str:

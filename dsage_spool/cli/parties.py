@@ -109,6 +109,7 @@ def _work(arguments: Namespace, once: bool) -> int:
     from ..client.connecting import open_place, own_roster
     from ..worker.limits import Limits
     from ..worker.monitor import Monitor
+    from ..worker.deliver import Deliveries
     from ..worker.outbox import Outbox
     from .making import worker_key
 
@@ -129,8 +130,7 @@ def _work(arguments: Namespace, once: bool) -> int:
             clock,
             secrets.token_bytes,
             children,
-            Outbox(home / "outbox"),
-            signer,
+            Deliveries(Outbox(home / "outbox"), signer),
             facts,
             Limits(arguments.max_jobs, until, once),
             _stderr_log,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Sequence
 
 from .. import names, records
-from ..errors import UsageError
+from ..errors import BadFormat, UsageError
 from ..records import Envelope
 from ..signing import JOB_NAMESPACE, Signer, sign
 from ..text import clean
@@ -109,9 +109,17 @@ def compose(
         payload_size=len(work.payload),
         payload_sha256=hashlib.sha256(work.payload).hexdigest(),
     )
-    envelope.check()
+    _check(envelope)
     text = records.make(envelope)
     return SignedJob(job, title, text, sign(signer, text, JOB_NAMESPACE), work.payload)
+
+
+def _check(envelope: Envelope) -> None:
+    """What would be refused there is the caller's mistake here."""
+    try:
+        envelope.check()
+    except BadFormat as error:
+        raise UsageError(error.message, "see `dsage-spool submit --help`") from None
 
 
 def _needs(options: Options) -> tuple[str, ...]:

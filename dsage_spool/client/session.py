@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterable, Iterator, Sequence
 
 from .. import layout, names, records
 from ..clock import Clock, SystemClock
-from ..errors import SpoolError, Unreachable, UsageError, WaitTimeout
+from ..errors import SpoolError, UnknownJob, Unreachable, UsageError, WaitTimeout
 from ..files import Files
 from ..records import Request
 from ..signing import JOB_NAMESPACE, Roster, Signer, sign
@@ -24,6 +24,7 @@ from .compose import JobNames, Options, SignedJob, Work, call_work, command_work
 from .job import Job
 from .ledger import Ledger
 
+MANY, GATHER = 3, 0.03  # more than so many at once: wait a moment (seconds) for still more
 AT_ONCE = 500  # jobs that are dropped, or collected, with one flush
 
 
@@ -56,6 +57,8 @@ class Session:
         self._follower: Follower | None = None
         self._ended: dict[str, State] = {}  # told by the journal, for jobs of this session
         self._mine: dict[str, str] = {}  # job: sha256 of the envelope as we signed it
+        self._gaps = 0  # how often we may have missed lines of the journal
+        self._followed: dict[str, int] = {}  # job: the gaps there had been when it was submitted
         self.user = user
         self.settings = settings.load(files, place)
         self.roster = Roster.parse((roster or self._read_roster()).decode("utf-8", "replace"))
@@ -140,6 +143,7 @@ class Session:
             return []
         self._put([dropping.job_drop(j.job, j.envelope, j.signature, j.payload) for j in batch])
         self._mine.update((j.job, j.digest) for j in batch)
+        self._followed.update((j.job, self._gaps) for j in batch)
         if self._ledger:
             self._ledger.add((j.job, j.title) for j in batch)
         return [Job(self, j.job, j.title) for j in batch]
@@ -195,6 +199,7 @@ class Session:
             if line.target in _ENDS:
                 self._ended[line.job] = State(line.target)
         if missed:
+            self._gaps += 1
             self._look_up(list(pending))
         return bool(lines) or missed
 
@@ -204,6 +209,9 @@ class Session:
             for job, state in zip(some, reading.states_of(self._files, some)):
                 if state in TERMINAL:
                     self._ended[job] = state
+                elif state is None and self.state(job) is None:
+                    # It would be waited for in vain.
+                    raise UnknownJob(f"{job}: no such job in this spool", "dsage-spool status shows what is there")
 
     def ended(self, jobs: Iterable[Job]) -> list[Job]:
         """Those of the jobs that are known to have ended."""
@@ -232,15 +240,23 @@ class Session:
         pending = {job.id: job for job in jobs}
         deadline = None if timeout is None else self._clock.boottime() + timeout
         self._begin_to_follow()
-        unknown = [job for job in pending if job not in self._mine and job not in self._ended]
-        self._look_up(unknown)
+        gaps = None
         while pending:
+            if gaps != self._gaps:
+                gaps = self._gaps
+                self._look_up([job for job in pending if self._may_have_ended(job)])
             ready = [pending.pop(job) for job in list(pending) if job in self._ended]
             if fetch:
                 self.fetch(ready)
             yield from ready
             if pending:
+                if len(ready) > MANY:
+                    self._clock.sleep(GATHER)
                 self._wait_for_news(pending, deadline)
+
+    def _may_have_ended(self, job: str) -> bool:
+        """Whether a job may have ended without our knowing: the journal tells only what it told us."""
+        return job not in self._ended and self._followed.get(job) != self._gaps
 
     def next_done(self, jobs: Sequence[Job], timeout: float | None = None) -> list[Job]:
         """Wait until at least one has ended; those that have, none after `timeout` seconds."""

@@ -38,6 +38,7 @@ LOADING, RUNNING, COMMAND = "loading", "running", "command"
 Report = dict[str, Any]
 
 _REPORT, _RESULT = 3, 4  # where the child has these files open
+_MOST_FILES = 4096  # numbers of open files that a slot never reaches
 _RESERVE = 64 << 20  # bytes of memory over the limit, for the report on having reached it
 _TRACEBACK_LIMIT = 200_000  # characters
 _OURS = tuple(module.__file__ for module in (payload, source)) + (__file__,)
@@ -74,7 +75,7 @@ def _shut_in(task: Task, room: Room, parent: int) -> None:
     orphans.die_with_parent(parent)
     os.setsid()
     _own_files(room)
-    _clean_environment(task, room.work)
+    _set_environment(task, room.work)
     os.chdir(room.work)
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -83,31 +84,24 @@ def _shut_in(task: Task, room: Room, parent: int) -> None:
 
 
 def _default_signals() -> None:
+    """As a fresh process has them; the slot itself handles few, since undoing costs each child."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _own_files(room: Room) -> None:
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for number, opened in enumerate((nothing, room.out, room.err, room.report, room.result)):
-        os.dup2(opened, number, inheritable=number < 3)
-    for name in os.listdir("/dev/fd"):
-        if int(name) > _RESULT:
-            _close(int(name))
+def prepare_surroundings() -> None:
+    """What all children of a slot have in common, made once in the slot, before it forks them.
+
+    Each page that a child writes to is copied for it, so what is made here costs a child nothing.
+    """
+    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    os.environ.clear()
+    os.environ.update({"PATH": os.defpath, "LANG": "C.UTF-8", **kept})
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
     sys.stdout = sys.__stdout__ = _printer(1)
     sys.stderr = sys.__stderr__ = _printer(2)
     faulthandler.enable(2)
-
-
-def _close(opened: int) -> None:
-    try:
-        os.close(opened)
-    except OSError:
-        pass  # the listing's own
 
 
 def _printer(number: int) -> io.TextIOWrapper:
@@ -115,11 +109,17 @@ def _printer(number: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
 
 
-def _clean_environment(task: Task, work: str) -> None:
-    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    os.environ.clear()
-    os.environ.update({"PATH": os.defpath, "LANG": "C.UTF-8", **kept, "HOME": work, "TMPDIR": work})
-    os.environ.update({"DSAGE_SPOOL_JOB": task.job, "DSAGE_SPOOL_ATTEMPT": str(task.attempt)})
+def _own_files(room: Room) -> None:
+    """0 is empty already; what the slot has open beside its room is closed."""
+    for number, opened in enumerate((room.out, room.err, room.report, room.result), 1):
+        os.dup2(opened, number, inheritable=number < 3)
+    os.closerange(_RESULT + 1, _MOST_FILES)
+
+
+def _set_environment(task: Task, work: str) -> None:
+    os.environ["HOME"] = os.environ["TMPDIR"] = work
+    os.environ["DSAGE_SPOOL_JOB"] = task.job
+    os.environ["DSAGE_SPOOL_ATTEMPT"] = str(task.attempt)
 
 
 def _limit_memory(envelope: Envelope) -> None:

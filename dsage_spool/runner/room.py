@@ -3,7 +3,8 @@
     work/                    where a job runs; empty when it begins
     <job>.<attempt>.stdout   what it prints; others may read along by this name
     <job>.<attempt>.stderr
-    report  result           opened once, emptied between jobs, handed to children as open files
+    report  result           opened once, emptied between jobs, handed to children as open files,
+                             as stdout and stderr are, which change their names instead
 
 The slot reads through its own open files, so a job that deletes or replaces names deceives nobody.
 Raises OSError.
@@ -20,6 +21,7 @@ from .. import layout
 
 STDOUT_NAME = "{job}.{attempt}.stdout"
 STDERR_NAME = "{job}.{attempt}.stderr"
+_IDLE = ("stdout", "stderr")  # their names between jobs
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC | os.O_NOFOLLOW
 
 
@@ -32,8 +34,8 @@ class Room:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         wipe(folder)
         self.report, self.result = self._open("report"), self._open("result")
-        self.out = self.err = -1
-        self._named: list[str] = []
+        self.out, self.err = self._open(_IDLE[0]), self._open(_IDLE[1])
+        self._named = list(_IDLE)
 
     def _open(self, name: str) -> int:
         """An open file with a number that no child needs for something else."""
@@ -46,8 +48,17 @@ class Room:
     def prepare(self, job: str, attempt: int) -> None:
         """An empty work folder and empty files for one attempt."""
         self._renew_work()
-        self._named = [name.format(job=job, attempt=attempt) for name in (STDOUT_NAME, STDERR_NAME)]
-        self.out, self.err = (self._open(name) for name in self._named)
+        self._rename([name.format(job=job, attempt=attempt) for name in (STDOUT_NAME, STDERR_NAME)])
+
+    def _rename(self, names: list[str]) -> None:
+        """Give the files of the output other names; a job that took one away gets a new file."""
+        for place, (old, new) in enumerate(zip(self._named, names)):
+            try:
+                os.rename(os.path.join(self.folder, old), os.path.join(self.folder, new))
+            except FileNotFoundError:
+                opened = self.out if place == 0 else self.err
+                os.dup2(self._open(new), opened, inheritable=False)
+        self._named = names
 
     def _renew_work(self) -> None:
         try:
@@ -84,14 +95,10 @@ class Room:
 
     def clear(self) -> None:
         """Forget the attempt. The work folder stays until the next one."""
-        for opened in (self.report, self.result):
-            os.ftruncate(opened, 0)
-        for opened in {self.out, self.err} - {-1}:
-            os.close(opened)
-        self.out = self.err = -1
-        for name in self._named:
-            _unlink(os.path.join(self.folder, name))
-        self._named = []
+        for opened in (self.report, self.result, self.out, self.err):
+            if os.fstat(opened).st_size:
+                os.ftruncate(opened, 0)
+        self._rename(list(_IDLE))
 
     def remove(self) -> None:
         """The folder goes, as far as that is possible."""
@@ -112,13 +119,6 @@ def wipe(folder: str) -> None:
                 os.rmdir(entry.path)
             else:
                 os.unlink(entry.path)
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
 
 
 def _report_in(line: str) -> dict[str, Any] | None:

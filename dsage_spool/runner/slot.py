@@ -19,11 +19,12 @@ import time
 from collections import deque
 from typing import NoReturn
 
-from .. import payload, records
+from .. import records
 from ..errors import SpoolError
 from ..records import Envelope
 from ..signing import Roster
-from . import orphans, source
+from . import child, orphans, source
+from .rehearsal import rehearse
 from .frames import Frame, FrameReader, frame
 from .room import Room
 from .running import STOPPED, Running
@@ -105,7 +106,7 @@ class Slot:
         self._tell_started(task, 0, time.time())
         try:
             envelope = records.parse(Envelope, task.envelope)
-            self._preload(envelope)
+            self._preload(task, envelope)
             self._running = Running(task, envelope, self._room, self._roster)
         except SpoolError as error:
             refusal = Ended(task.job, task.attempt, "refused", error=error.message)
@@ -121,11 +122,13 @@ class Slot:
         header = {"do": "started", "job": task.job, "attempt": task.attempt}
         self._send(frame({**header, "pid": pid, "at": moment}))
 
-    def _preload(self, envelope: Envelope) -> None:
+    def _preload(self, task: Task, envelope: Envelope) -> None:
         """Import what this job will, so that the jobs after it find it imported."""
         wanted = {need.partition("=")[0] for need in envelope.needs} & {"numpy", "sympy"}
         if envelope.kind == "source":
             wanted.add("sympy")
+        if b"cloudpickle" in task.payload:
+            wanted.add("cloudpickle")
         for name in sorted(wanted - self._loaded):
             self._loaded.add(name)
             if name == "sympy":
@@ -182,11 +185,11 @@ def main() -> None:
     """One slot, as started by `children.SlotProcesses`."""
     folder, nice = sys.argv[1], int(sys.argv[2])
     inward, outward = _take_pipes()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     os.nice(nice)
     orphans.adopt_orphans()
-    payload.warm_up()
+    child.prepare_surroundings()
+    rehearse()
     slot = Slot(Room(folder), inward, outward, _wake_on_children())
     _settle_memory()
     try:

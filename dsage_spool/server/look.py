@@ -70,7 +70,7 @@ class Look:
             return Unacceptable(path, f"its name is none of ours: {clean(ascii(name), 120)}"), 0
         try:
             data = self._files.read(path, self._settings.drop_limit)
-            seen = self._job(path, job, data) if job else self._request(path, asked[0], data)
+            seen = self._job(path, job, data) if job else self._request(path, asked, data)
             return seen, len(data)
         except Gone:
             return None, 0
@@ -104,12 +104,15 @@ class Look:
         if record.spool != self._settings.id:
             raise BadFormat("it was made for another spool")
 
-    def _request(self, path: str, job: str, data: bytes) -> Requested:
+    def _request(self, path: str, asked: tuple[str, str], data: bytes) -> Requested:
+        job, nonce = asked
         parts = pack.split(data, layout.REQUEST_PARTS)
         if parts.keys() != layout.REQUEST_PARTS:
             raise BadFormat("the request lacks its text or its signature")
         request = records.parse(Request, parts["request"])
         self._check_belongs(request, job)
+        if request.nonce != nonce:
+            raise BadFormat("the file is named with another nonce than the one that was signed")
         signature = parts["request.sig"].decode("ascii", "replace")
         self.roster.verify(
             parts["request"], signature, request.submitter, JOB_NAMESPACE, self._wall()

@@ -9,6 +9,7 @@ from ..queuefile import Next
 from .match import missing
 
 AHEAD_LIMIT = 64  # claims beyond the slots; as many requests as are kept in flight
+SHORT_JOB = 0.05  # seconds
 MEASURED = 4  # jobs that must have run before their length is believed
 
 
@@ -33,7 +34,15 @@ class Appetite:
         self._mean = seconds if self._ran == 1 else (1 - weight) * self._mean + weight * seconds
 
     def cycle(self, seconds: float) -> None:
+        """A turn with the spool took so long; 0 for one in which nothing was claimed."""
+        if not seconds:
+            return
         self._cycle = seconds if not self._cycle else 0.7 * self._cycle + 0.3 * seconds
+
+    @property
+    def hurried(self) -> bool:
+        """Whether jobs are so short that dealing with the spool one by one costs more than they do."""
+        return self._ran >= MEASURED and self._mean < SHORT_JOB
 
     def wanted(self) -> int:
         if self._ran < MEASURED:

@@ -18,20 +18,21 @@ from ..errors import FileAnswer, Gone, SpoolError, Unreachable
 from ..files import Files
 from ..queuefile import QueueView
 from ..records import Worker
-from ..signing import Signer
 from ..spool import dropping, journal, reading, settings
 from ..spool.settings import Settings
 from ..states import State
 from ..timing import patience
 from .choose import Appetite, choose
+from .deliver import Deliveries
 from .heart import Heart, HeartThread
 from .limits import Limits
-from .outbox import Outbox, make_delivery
 from .output import LiveOutput
 from .retry import Retry
 from .rosters import RosterFeed
 from .strays import Strays
 
+
+GATHER = 0.03  # seconds in which short jobs may end together, to share their requests
 
 # Verbs of the server after which a claim does not stand any more.
 _TAKEN_BACK = {"expire", "return", "bury", "cancel", "hold", "settle", "fail"}
@@ -54,8 +55,7 @@ class Monitor:
         clock: Clock,
         random: Callable[[int], bytes],
         children: Children,
-        outbox: Outbox,
-        signer: Signer,
+        deliveries: Deliveries,
         worker: Worker,
         limits: Limits,
         log: Callable[[str], None],
@@ -67,8 +67,7 @@ class Monitor:
         self._clock = clock
         self._random = random
         self._children = children
-        self._outbox = outbox
-        self._signer = signer
+        self._deliveries = deliveries
         self._worker = worker
         self._limits = limits
         self._log = log
@@ -82,7 +81,7 @@ class Monitor:
         self._held: dict[tuple[str, int], Held] = {}
         self._doubtful: list[tuple[str, int]] = []  # claims of which we do not know who won
         self._tried: set[tuple[str, int]] = set()  # claimed or lost, and still in the queue file
-        self._queue_at = float("-inf")
+        self._tried_since = self._queue_at = float("-inf")
         self._offers = frozenset(worker.offers)
         self._appetite = Appetite(children.slots)
         self._live = LiveOutput(children, clock)
@@ -112,19 +111,18 @@ class Monitor:
             return
         began = self._clock.boottime()
         try:
-            self._deliver()
+            self._deliveries.deliver(self._files, self._worker.run)
             self._follow()
             moved = self._queue_stale and self._take_more()
             self._live.send(self._files, self._held)
         except Unreachable as error:
             self._lost(error)
             return
-        if moved:
-            self._appetite.cycle(self._clock.boottime() - began)
+        self._appetite.cycle(self._clock.boottime() - began if moved else 0.0)
 
     def _pause(self) -> float:
         """How long to wait for a child before the next look at the spool."""
-        if len(self._outbox) or (self._queue_stale and self._files is not None):
+        if len(self._deliveries) or (self._queue_stale and self._files is not None):
             return 0.0
         now = self._clock.boottime()
         if self._files is None:
@@ -133,7 +131,7 @@ class Monitor:
 
     def _finished(self) -> bool:
         """For workers that end by themselves: nothing in hand, and nothing to take."""
-        if self._held or self._doubtful or (len(self._outbox) and self._files is not None):
+        if self._held or self._doubtful or (len(self._deliveries) and self._files is not None):
             return False
         if self._limits.reached(self._claimed, self._clock.boottime()):
             return True
@@ -232,7 +230,8 @@ class Monitor:
     # -- results -----------------------------------------------------------------------------
 
     def _collect(self, timeout: float) -> None:
-        for ended in self._children.wait(timeout):
+        kept = []
+        for ended in self._gathered(timeout):
             held = self._held.pop((ended.job, ended.attempt), None)
             self._live.forget(ended.job, ended.attempt)
             self._news_at = self._clock.boottime()
@@ -240,39 +239,24 @@ class Monitor:
             if ended.outcome != "returned":
                 self._appetite.ran(ended.wall_seconds)
             if held and not held.abandoned:
-                self._keep(ended, held)
+                kept.append((ended, held.envelope_sha256))
+                self._tell_end(ended)
+        self._deliveries.keep(kept, self._worker, self._settings)
 
-    def _keep(self, ended: Ended, held: Held) -> None:
-        delivery = make_delivery(
-            ended, self._worker, self._settings.id, held.envelope_sha256, self._signer
-        )
-        if len(delivery) > self._settings.delivery_limit:
-            delivery = make_delivery(
-                self._too_large(ended, len(delivery)), self._worker, self._settings.id,
-                held.envelope_sha256, self._signer,
-            )  # fmt: skip
-        self._outbox.add(ended.job, ended.attempt, delivery)
+    def _tell_end(self, ended: Ended) -> None:
         if ended.outcome not in ("ok", "returned"):
             self._log(f"{ended.job} {ended.outcome}: {ended.error}")
 
-    def _too_large(self, ended: Ended, size: int) -> Ended:
-        text = f"the result is too large: {size} bytes, and the spool takes {self._settings.delivery_limit}"
-        parts = {name: data[: 1 << 20] for name, data in ended.parts.items() if name != layout.RESULT}
-        return replace(ended, outcome="output-limit", error=text, codec="", parts=parts)
-
-    def _deliver(self) -> None:
-        while len(self._outbox):
-            some = self._outbox.some()
-            drops = [dropping.result_drop(job, attempt, data) for job, attempt, data in some]
-            outcomes = dropping.put(self._files, self._worker.run, drops)
-            for (job, attempt, _), outcome in zip(some, outcomes):
-                if isinstance(outcome, SpoolError):
-                    raise outcome if isinstance(outcome, Unreachable) else self._no_room(outcome)
-                self._outbox.remove(job, attempt)
-
-    def _no_room(self, error: SpoolError) -> Unreachable:
-        """A spool that cannot take a result is as good as away: keep it and come back."""
-        return Unreachable(f"the spool cannot take results: {error.message}", error.hint)
+    def _gathered(self, timeout: float) -> list[Ended]:
+        """What has ended; of short jobs, what ends in a moment while no slot runs dry."""
+        ended = self._children.wait(timeout)
+        until = self._clock.boottime() + GATHER
+        while ended and self._appetite.hurried and min(self._children.loads()) > 1:
+            left = until - self._clock.boottime()
+            if left <= 0:
+                break
+            ended += self._children.wait(left)
+        return ended
 
     # -- what the server says ----------------------------------------------------------------
 
@@ -326,11 +310,17 @@ class Monitor:
     def _read_queue(self) -> QueueView:
         view = reading.read_queue(self._files) or QueueView()
         self._queue_at = self._clock.boottime()
-        self._tried &= {(row.job, row.attempt) for row in view.next}
-        mine = self._held.keys() | self._outbox.keys()
+        self._forget_tries({(row.job, row.attempt) for row in view.next})
+        mine = self._held.keys() | self._deliveries.keys()
         for key in self._strays.overdue(view.running, self._worker.worker, mine, self._queue_at):
             self._return_stray(*key)
         return view
+
+    def _forget_tries(self, queued: set[tuple[str, int]]) -> None:
+        """Now and then also those still queued: the server may have removed the lock that beat us."""
+        if self._queue_at - self._tried_since > self._settings.times.heartbeat:
+            self._tried, self._tried_since = set(self._held), self._queue_at
+        self._tried &= queued
 
     def _return_stray(self, job: str, attempt: int) -> None:
         """Give back a claim that is ours by its lock and that we know nothing of."""
@@ -343,7 +333,7 @@ class Monitor:
             self._log(f"{job}: claimed and forgotten, given back")
             ended = Ended(job, attempt, "returned", error="claimed and forgotten")
             digest = hashlib.sha256(texts[layout.ENVELOPE]).hexdigest()
-            self._keep(ended, Held(digest))
+            self._deliveries.keep([(ended, digest)], self._worker, self._settings)
 
     def _room(self) -> int:
         wanted = self._appetite.wanted() - len(self._held)
@@ -405,8 +395,8 @@ class Monitor:
         deadline = self._clock.boottime() + 10
         while self._held and self._clock.boottime() < deadline:
             self._collect(0.2)
-        if len(self._outbox) and self._files is not None:
+        if len(self._deliveries) and self._files is not None:
             try:
-                self._deliver()
+                self._deliveries.deliver(self._files, self._worker.run)
             except (Unreachable, FileAnswer) as error:
-                self._log(f"{len(self._outbox)} results wait for the next start: {error.message}")
+                self._log(f"{len(self._deliveries)} results wait for the next start: {error.message}")
