@@ -178,7 +178,7 @@ def test_a_job_that_kills_its_slot_harms_only_itself(one, tmp_path):
 
 def test_a_slot_that_cannot_start_is_told_with_its_last_words(tmp_path, monkeypatch):
     (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "cloudpickle.py").write_text("raise ImportError('planted')\n")
+    (tmp_path / "path" / "cryptography.py").write_text("raise ImportError('planted')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
     with SlotProcesses(1, tmp_path / "scratch") as children:
         with pytest.raises(SpoolError, match="a slot cannot start: ImportError: planted"):

@@ -47,12 +47,15 @@ class Desk:
         [change] = self.see(*seen)
         return change
 
-    def dropped(self, number: int = 1, known=None, fates=None, digest=b"", **fields) -> JobDropped:
+    def dropped(
+        self, number: int = 1, known=None, fates=None, digest=b"", coming=frozenset(), **fields
+    ) -> JobDropped:
         envelope = Envelope("spool", name(number), fields.pop("submitter", "alice"), "source", **fields)
         text = records.make(envelope)
         self.texts[envelope.job] = text
         parts = {"envelope": text, "envelope.sig": b"s", "payload": b"p"}
-        return JobDropped(layout.drop(envelope.job), envelope, parts, known, digest, fates or {})
+        path = layout.drop(envelope.job)
+        return JobDropped(path, envelope, parts, known, digest, fates or {}, coming)
 
     def job(self, number: int = 1, state: State = State.QUEUED, **fields) -> Entry:
         seen = self.dropped(number, **fields)
@@ -453,3 +456,15 @@ def test_a_claim_before_its_turn_is_removed(desk):
         assert desk.one(seen).removes == [seen.path]
     desk.wall += 101
     assert desk.one(desk.claim(3)).target is State.RUNNING  # its time has come since the last look
+
+
+def test_a_job_waits_in_the_drop_box_for_an_earlier_one_that_is_still_there(desk):
+    assert desk.see(desk.dropped(2, after=(name(1),), coming=frozenset({name(1)}))) == []
+    desk.job(1)
+    assert desk.one(desk.dropped(2, after=(name(1),), coming=frozenset({name(1)}))).target is State.QUEUED
+
+
+def test_jobs_that_wait_for_each_other_are_not_waited_for(desk):
+    for number, other in ((1, 1), (1, 2)):
+        seen = desk.dropped(number, after=(name(other),), coming=frozenset({name(other)}))
+        assert desk.one(seen).target is State.REJECTED

@@ -244,7 +244,7 @@ def test_the_tour_of_the_python_page_runs_and_prints_what_it_says(world):
     path = world.root / "tour.py"
     path.write_text(script)
     done = subprocess.run(
-        [sys.executable, str(path)], env=environment(world), cwd=world.home("alice"),
+        [sys.executable, "-u", str(path)], env=environment(world), cwd=world.home("alice"),
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

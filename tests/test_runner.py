@@ -433,4 +433,4 @@ def test_many_jobs_leave_no_files(children):
         children.start(call(print, number))
     collect(children, 3)
     folder = children._slots[0].folder
-    assert {path.name for path in folder.iterdir()} <= {"work", "report", "result"}
+    assert {path.name for path in folder.iterdir()} <= {"work", "report", "result", "stdout", "stderr"}

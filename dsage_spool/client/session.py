@@ -211,7 +211,7 @@ class Session:
                     self._ended[job] = state
                 elif state is None and self.state(job) is None:
                     # It would be waited for in vain.
-                    raise UnknownJob(f"{job}: no such job in this spool", "dsage-spool status shows what is there")
+                    raise UnknownJob(f"{job}: no such job in this spool", "dsage-spool status")
 
     def ended(self, jobs: Iterable[Job]) -> list[Job]:
         """Those of the jobs that are known to have ended."""

@@ -32,6 +32,7 @@ class Decider:
         self._fresh_name = fresh_name
         self._dated_at = float("-inf")
         self._changes: dict[str, Change] = {}
+        self._ended: list[tuple[str, State]] = []  # jobs whose followers have not been told yet
         self._wall = 0.0
         self.notes: list[str] = []  # for the log
 
@@ -39,7 +40,9 @@ class Decider:
         self._changes, self._wall, self.notes = {}, wall, []
         for observation in seen:
             _RULES[type(observation)](self, observation)
+            self._tell_followers()
         self._dated()
+        self._tell_followers()
         return list(self._changes.values())
 
     # -- the changes -------------------------------------------------------------------------
@@ -69,7 +72,7 @@ class Decider:
         change = self._move(entry, verb, why)
         change.writes.update(parts)
         change.writes[layout.VERDICT] = self._verdict(str(change.target), why)
-        self._after(entry.job, change.target)
+        self._ended.append((entry.job, change.target))
         return change
 
     def _verdict(self, word: str, why: str) -> bytes:
@@ -100,10 +103,19 @@ class Decider:
             same = digest == (entry.digest if entry else seen.known_digest)
             reason = "a job of that name is here already, and it is another one"
             return self._loose(seen.path) if same else self._refuse(seen.path, reason)
+        if self._comes_too_early(seen):
+            return None
         reason = self._why_not(seen)
         if reason:
             return self._refuse(seen.path, reason, job)
         self._accept(seen, digest)
+
+    def _comes_too_early(self, seen: JobDropped) -> bool:
+        """An earlier job that it names has not been looked at yet: the next pass knows more.
+
+        Only an earlier one, so that no two can wait for each other.
+        """
+        return any(other < seen.envelope.job and other not in self.book.entries for other in seen.coming)
 
     def _why_not(self, seen: JobDropped) -> str:
         envelope = seen.envelope
@@ -178,6 +190,7 @@ class Decider:
             if entry.state is State.RUNNING and entry.attempt == seen.attempt:
                 return  # served already
         fits = entry and entry.state is State.QUEUED and entry.attempt == seen.attempt
+        fits = fits and self._may_run(entry)
         if not fits or not seen.enrolled:
             if not seen.enrolled:
                 self.notes.append(f"claim of {seen.worker.worker} removed: it is not in the roster")
@@ -271,8 +284,12 @@ class Decider:
 
     # -- dates and dependencies --------------------------------------------------------------
 
-    def _after(self, job: str, end: State | None) -> None:
-        """A job has ended: jobs that wait for it may run, or never will."""
+    def _tell_followers(self) -> None:
+        """Jobs that wait for one that has ended may run, or never will; then so for those."""
+        while self._ended:
+            self._after(*self._ended.pop())
+
+    def _after(self, job: str, end: State) -> None:
         for waiting in sorted(self.book.waiting_for(job)):
             entry = self.book.entries[waiting]
             if end is not State.DONE:

@@ -96,7 +96,8 @@ class Look:
             raise BadFormat("the payload is not the one that was signed: its sha256 differs")
         known = self._where(job)
         fates = {other: self._where(other) for other in envelope.after}
-        return JobDropped(path, envelope, parts, known, self._digest(known, job), fates)
+        coming = frozenset(o for o, fate in fates.items() if not fate and self._has(layout.drop(o)))
+        return JobDropped(path, envelope, parts, known, self._digest(known, job), fates, coming)
 
     def _check_belongs(self, record: Envelope | Request | Receipt, job: str) -> None:
         if record.job != job:

@@ -175,22 +175,21 @@ def _decision(files, folder: str, inside: set[str], roster_check) -> str:
 
 def _cancel_followers(files, found: Recovered, wall: float) -> None:
     """Jobs whose predecessor has not ended well, where the crash came before they were told."""
-    ended = {change.job: change.target for change in found.changes}
-    while True:
-        lost = [
-            (entry, other, end)
-            for entry in found.book.entries.values()
-            if entry.state in (State.QUEUED, State.HELD)
-            for other in entry.after
-            if other not in found.book.entries
-            and (end := ended.get(other) or _end_of(files, other)) not in (None, State.DONE)
-        ]
-        if not lost:
-            return
-        for entry, other, end in lost:
-            if entry.job not in ended:
-                ended[entry.job] = State.CANCELLED
-                found.changes.append(_cancelled(found.book, entry, other, end, wall))
+    book, ended = found.book, {change.job: change.target for change in found.changes}
+    lost = [
+        (entry, other, end)
+        for entry in book.entries.values()
+        if entry.state is not State.RUNNING
+        for other in entry.after
+        if other not in book.entries
+        and (end := ended.get(other) or _end_of(files, other)) not in (None, State.DONE)
+    ]
+    while lost:
+        entry, other, end = lost.pop()
+        if entry.job in book.entries:
+            found.changes.append(_cancelled(book, entry, other, end, wall))
+            followers = sorted(book.waiting_for(entry.job))
+            lost += [(book.entries[job], entry.job, State.CANCELLED) for job in followers]
 
 
 def _end_of(files, job: str) -> State | None:

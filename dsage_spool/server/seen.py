@@ -18,6 +18,7 @@ class JobDropped:
     known: State | None = None  # the job has ended, or is no job: in this state folder
     known_digest: bytes = b""  # sha256 of the envelope that lies there
     fates: dict[str, State | None] = field(default_factory=dict)  # of ended jobs named in `after`
+    coming: frozenset[str] = frozenset()  # jobs named in `after` that still lie in incoming/
 
 
 @dataclass(frozen=True)

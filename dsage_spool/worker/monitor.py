@@ -240,12 +240,9 @@ class Monitor:
                 self._appetite.ran(ended.wall_seconds)
             if held and not held.abandoned:
                 kept.append((ended, held.envelope_sha256))
-                self._tell_end(ended)
+                if ended.outcome not in ("ok", "returned"):
+                    self._log(f"{ended.job} {ended.outcome}: {ended.error}")
         self._deliveries.keep(kept, self._worker, self._settings)
-
-    def _tell_end(self, ended: Ended) -> None:
-        if ended.outcome not in ("ok", "returned"):
-            self._log(f"{ended.job} {ended.outcome}: {ended.error}")
 
     def _gathered(self, timeout: float) -> list[Ended]:
         """What has ended; of short jobs, what ends in a moment while no slot runs dry."""
