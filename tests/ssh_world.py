@@ -55,7 +55,7 @@ class SshWorld(World):
 
     def outbox(self, worker: str) -> list[Path]:
         """Finished results that a worker could not deliver yet."""
-        return list(self.home(worker).glob(".local/state/dsage-spool/workers/*/outbox/*.result"))
+        return list(self.home(worker).glob(".local/state/dsage-spool/workers/*/outbox/[!.]*"))
 
     def finish_unheard(self, worker: str) -> None:
         """With the host away: let the job end, and wait until its result waits in the outbox."""

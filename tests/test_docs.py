@@ -245,7 +245,7 @@ def test_the_tour_of_the_python_page_runs_and_prints_what_it_says(world):
     path.write_text(script)
     done = subprocess.run(
         [sys.executable, "-u", str(path)], env=environment(world), cwd=world.home("alice"),
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = iter(done.stdout.splitlines())

@@ -240,7 +240,7 @@ def put_and_cut(world: SshWorld, drops: list) -> list:
 
 
 def test_the_same_files_sent_again_after_a_cut_run_once(far):
-    signed = many_signed(far, 60, 400_000)
+    signed = many_signed(far, 40, 250_000)
     drops = [dropping.job_drop(j.job, j.envelope, j.signature, j.payload) for j in signed]
     outcomes = put_and_cut(far, drops)
     assert any(isinstance(outcome, Unreachable) for outcome in outcomes)

@@ -529,7 +529,7 @@ def test_a_silent_worker_is_found_out_whatever_else_enrols(world):
 def test_a_long_chain_that_is_dropped_at_once_is_accepted_whole(world):
     """One look takes some hundred names in any order: who waits may be seen before whom it waits for."""
     jobs: list[str] = []
-    while len(jobs) < 3 * 400:
+    while len(jobs) < 900:
         jobs.append(world.new_name())
     after = {job: (jobs[number - 1],) if number else () for number, job in enumerate(jobs)}
     for job in reversed(jobs):

@@ -107,8 +107,10 @@ class Session:
         return self.submit_all([call_work(function, args, kwargs or {})], options)[0]
 
     def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
-        """A job for each element; the results in the order of the inputs."""
-        jobs = self.submit_all([call_work(function, args, {}) for args in zip(*iterables)])
+        """A job for each element, submitted now; the results in the order of the inputs."""
+        return self._in_order(self.submit_all([call_work(function, a, {}) for a in zip(*iterables)]))
+
+    def _in_order(self, jobs: list[Job]) -> Iterator[Any]:
         for start in range(0, len(jobs), AT_ONCE):
             some = jobs[start : start + AT_ONCE]
             self.wait(some)

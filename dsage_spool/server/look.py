@@ -2,12 +2,13 @@
 
 Verifying a file and then moving it could be forged by a client that keeps its descriptor open
 (measured: 200 of 200), so the bytes that were checked are the bytes that are admitted. Nothing is
-unpickled. Bounded in number and bytes for each look, so memory does not grow with the drop boxes.
+unpickled. Bounded in number and bytes for each look, so what grows with the drop boxes is only names.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from typing import Callable, Iterator
 
 from .. import layout, names, pack, records
@@ -33,6 +34,7 @@ class Look:
         self.roster = Roster.parse("")
         self._roster_stat: object = None
         self.more = False  # there was more than one look takes
+        self._backlog: deque[str] = deque()  # names seen in incoming/ and not looked at yet
 
     def refresh_roster(self) -> bool:
         """Read the roster again if it has changed; whether it has."""
@@ -44,23 +46,19 @@ class Look:
         self.roster = Roster.parse(text.decode("utf-8", "replace"))
         return True
 
-    def _names(self, box: str, known: set[str] | None = None) -> list[str]:
-        limit = NAMES_AT_ONCE if known is None else None
-        found = self._files.names(box, limit)
-        self.more = self.more or len(found) == limit
-        return found if known is None else [name for name in found if name not in known]
-
     def incoming(self) -> Iterator[Seen]:
-        """Jobs and requests that were dropped, checked."""
+        """Jobs and requests that were dropped, checked; the oldest first."""
+        if not self._backlog:
+            self._backlog.extend(sorted(self._files.names(layout.INCOMING), key=_oldest_first))
         budget = BYTES_AT_ONCE
-        for name in sorted(self._names(layout.INCOMING), key=_jobs_first):
+        for _ in range(min(NAMES_AT_ONCE, len(self._backlog))):
             if budget <= 0:
-                self.more = True
-                return
-            seen, size = self._one_drop(name)
+                break
+            seen, size = self._one_drop(self._backlog.popleft())
             budget -= size
             if seen:
                 yield seen
+        self.more = self.more or bool(self._backlog)
 
     def _one_drop(self, name: str) -> tuple[Seen | None, int]:
         path = layout.in_box(layout.INCOMING, name)
@@ -143,7 +141,9 @@ class Look:
 
     def claims(self, known: set[str]) -> Iterator[Seen]:
         """Locks that are new since the last look; `known` holds the names already served."""
-        for name in self._names(layout.LOCKS, known):
+        for name in self._files.names(layout.LOCKS):
+            if name in known:
+                continue
             claimed = names.parse_claim(name)
             path = layout.in_box(layout.LOCKS, name)
             if not claimed or claimed.kind != "lock":
@@ -163,7 +163,7 @@ class Look:
     def results(self) -> Iterator[Seen]:
         """Deliveries, checked; what running jobs print so far (.out) is for others."""
         budget = BYTES_AT_ONCE
-        for name in sorted(self._names(layout.RESULTS, set())):
+        for name in sorted(self._files.names(layout.RESULTS)):
             if name.endswith(".out") and names.parse_claim(name):
                 continue
             if budget <= 0:
@@ -213,9 +213,9 @@ class Look:
         return receipt
 
 
-def _jobs_first(name: str) -> tuple[bool, str]:
-    """A job comes before the requests about it, which may have been dropped in the same moment."""
-    return names.parse_drop(name) is None, name
+def _oldest_first(name: str) -> tuple[str, bool, str]:
+    """By the job's name, and so by time; the requests about a job come right after it."""
+    return name.partition(".")[0], names.parse_drop(name) is None, name
 
 
 def check_parts(receipt: Receipt, parts: dict[str, bytes]) -> None:

@@ -115,7 +115,7 @@ class Monitor:
             self._follow()
             moved = self._queue_stale and self._take_more()
             self._live.send(self._files, self._held)
-        except Unreachable as error:
+        except SpoolError as error:  # a spool that fails is as good as away: come back later
             self._lost(error)
             return
         self._appetite.cycle(self._clock.boottime() - began if moved else 0.0)
@@ -300,8 +300,7 @@ class Monitor:
         self._roster.refresh(self._files, self._clock.boottime())
         won = self._claim(wanted)
         self._fetch(won)
-        if len(won) < len(wanted) or len(wanted) < room:
-            self._queue_stale = len(won) < len(wanted)
+        self._queue_stale = len(won) < len(wanted)
         return bool(won)
 
     def _read_queue(self) -> QueueView:
