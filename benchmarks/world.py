@@ -63,7 +63,7 @@ class World:
         subprocess.run(self._command(*words), env=self.environ, check=True, stderr=subprocess.DEVNULL)
 
     def _start(self, *words: str) -> subprocess.Popen:
-        process = subprocess.Popen(self._command(*words), env=self.environ, cwd=self.folder)
+        process = subprocess.Popen(self._command(*words), env=self.environ, cwd=self.folder, stderr=None)
         self._started.append(process)
         return process
 

@@ -210,7 +210,7 @@ class Roster:
         known = [entry for entry in self._by_blob.get(blob, ()) if not entry.authority]
         named = [entry for entry in known if entry.names(principal)]
         allowed = [entry for entry in named if entry.allows(namespace)]
-        hint = "dsage-spool roster lists who may sign what"
+        hint = "the file `roster` of the spool lists who may sign what"
         if not known:
             raise BadSignature(f"{key}: not in the roster", hint)
         if not named:

@@ -19,7 +19,8 @@ class SshWorld(World):
     def __init__(self, root: Path, lease: float = LONG) -> None:
         super().__init__(root, lease)
         (root / "sshd").mkdir()
-        self.sshd = Sshd(root / "sshd")
+        # Without a login shell: what its start-up files begin must not be killed half way by `cut`.
+        self.sshd = Sshd(root / "sshd", Subsystem="sftp internal-sftp")
         self.place = f"spoolhost:{self.spool}"
         self.ssh = {"DSAGE_SPOOL_SSH_CONFIG": str(self.sshd.config)}
 

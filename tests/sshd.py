@@ -102,7 +102,7 @@ class Sshd:
             "MaxStartups": "200:30:400",
             "MaxSessions": "50",
             "LogLevel": "VERBOSE",
-            "Subsystem": f"sftp {program('sftp-server')}",
+            "Subsystem": "sftp internal-sftp",  # no shell, whose start-up files may hang
             **options,
         }
         return "".join(f"{key} {value}\n" for key, value in settings.items())

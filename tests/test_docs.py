@@ -24,6 +24,7 @@ LONGEST_README = 170
 OURS = ("JOB", "ATTEMPT")  # variables that jobs find, and that are no settings
 # They end the command as it were: what follows is the shell's, or what a job is to run.
 ENDS = re.compile(r"\s(?:--(?:\s|$)|\||>|2>|&|#|;)")
+LOGGED = ("._log", "notes.append", "._stick")  # the ends of calls that tell the log
 MACHINE = re.compile(r"/(?:work|root|tmp|home|opt)/")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=IDS)
@@ -78,7 +79,7 @@ VERBS = verbs()
 
 
 def commands_in(text: str) -> list[str]:
-    """What stands after `dsage-spool` in code: in spans, which may be broken over lines, and blocks."""
+    """What stands after `dsage-spool` in code: in blocks, and in spans, also over line ends."""
     blocks = re.findall(r"```\w*\n(.*?)```", text, re.S)
     blocks += re.findall(r"^(?: {4,}.*\n)+", text, re.M)
     spans = re.findall(r"(?<!`)`([^`]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.S))
@@ -160,7 +161,8 @@ def test_the_fields_of_spool_json_in_the_table_are_those_of_the_code():
 
 def error_classes() -> dict[str, int]:
     found = vars(errors).values()
-    return {e.__name__: e.exit_status for e in found if isinstance(e, type) and issubclass(e, Exception)}
+    classes = [e for e in found if isinstance(e, type) and issubclass(e, Exception)]
+    return {error.__name__: error.exit_status for error in classes}
 
 
 def test_the_exit_codes_in_the_table_are_those_of_the_errors():
@@ -179,18 +181,18 @@ def test_the_exit_codes_of_help_are_in_the_table():
 
 def log_lines(folder: str) -> list[list[str]]:
     """The constant pieces of each line that the modules of a folder may log."""
-    found = []
-    for path in sorted((ROOT / "dsage_spool" / folder).glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("._log", "notes.append", "_stick")):
-                found += [pieces for word in node.args if (pieces := _pieces(word))]
-    return found
+    paths = sorted((ROOT / "dsage_spool" / folder).glob("*.py"))
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    told = [call for call in calls if ast.unparse(call.func).endswith(LOGGED)]
+    return [pieces for call in told for word in call.args if (pieces := _pieces(word))]
 
 
 def _pieces(node: ast.expr) -> list[str]:
     parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-    texts = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-    return [text.strip(" :;,") for text in texts if len(text.strip(" :;,")) > 3]
+    values = [part.value for part in parts if isinstance(part, ast.Constant)]
+    texts = [value.strip(" :;,") for value in values if isinstance(value, str)]
+    return [text for text in texts if len(text) > 3]
 
 
 @pytest.mark.parametrize("folder", ["server", "worker"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import subprocess
-import threading
 import time
+from typing import Callable, Iterator
 
 import pytest
 
@@ -13,6 +13,7 @@ from commands import COMMAND, check_complaint, environment
 from dsage_spool import keys
 from dsage_spool.client.compose import JobNames, Options, SignedJob, compose, source_work
 from dsage_spool.errors import Unreachable
+from dsage_spool.files import Files
 from dsage_spool.places import open_files
 from dsage_spool.spool import dropping, settings
 from parties import BOUND, wait_until
@@ -211,41 +212,40 @@ def many_signed(world: SshWorld, count: int, size: int) -> list[SignedJob]:
     return [compose(work, Options(), found.id, "alice", signer, fresh.new()) for work in works]
 
 
-def put(world: SshWorld, drops: list) -> list:
+class CutFiles:
+    """Files over a line that is cut when so many rows have been asked for."""
+
+    def __init__(self, files: Files, cut: Callable[[], object], at: int) -> None:
+        self._files, self._cut, self._at = files, cut, at
+
+    def many(self, operation: str, rows: list[tuple]) -> list:
+        return self._files.many(operation, self._until(rows))
+
+    def _until(self, rows: list[tuple]) -> Iterator[tuple]:
+        for number, row in enumerate(rows):
+            if number == self._at:
+                self._cut()
+            yield row
+
+    def sync(self, paths: list[str]) -> None:
+        self._files.sync(paths)
+
+
+def put(world: SshWorld, drops: list, cut_at: int = -1) -> list:
     files = open_files(world.place, file=str(world.sshd.config))
     try:
-        return dropping.put(files, "n0nce000", drops)
+        return dropping.put(CutFiles(files, world.cut, cut_at), "n0nce000", drops)
     finally:
         files.close()
 
 
-def put_and_cut(world: SshWorld, drops: list) -> list:
-    """Send, and be cut off once some of it has arrived."""
-    ended = threading.Event()
-
-    def cut() -> None:
-        while not ended.is_set() and not list((world.spool / "incoming").glob("*.job")):
-            time.sleep(0.001)
-        world.cut()
-
-    thread = threading.Thread(target=cut)
-    thread.start()
-    try:
-        return put(world, drops)
-    except Unreachable as error:
-        return [error]
-    finally:
-        ended.set()
-        thread.join()
-
-
 def test_the_same_files_sent_again_after_a_cut_run_once(far):
-    signed = many_signed(far, 40, 250_000)
+    signed = many_signed(far, 150, 2_000)
     drops = [dropping.job_drop(j.job, j.envelope, j.signature, j.payload) for j in signed]
-    outcomes = put_and_cut(far, drops)
-    assert any(isinstance(outcome, Unreachable) for outcome in outcomes)
+    with pytest.raises(Unreachable):  # by the flush: what has arrived may not be durable
+        put(far, drops, cut_at=100)
     came = [job.job for job in signed if far.where(job.job)]
-    assert 0 < len(came) < len(signed), "the cut came at the wrong time for this test"
+    assert 0 < len(came) < len(signed), "some have arrived"
     far.server()
     far.worker("desk")
     far.wait_for(came[0], "done")  # so that some of what is sent again has ended already

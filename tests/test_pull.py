@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from parties import World, wait_until
 
@@ -64,12 +65,17 @@ def finished_but_not_delivered(world: World) -> tuple[str, list]:
     server.kill()
     os.rename(world.spool / "results", world.spool / "results.away")
     world.open_gate()
-    state = world.home("desk") / ".local/state/dsage-spool/workers"
-    wait_until(lambda: list(state.glob(f"*/outbox/{job}.1.result")), "the result is in the outbox")
+    wait_until(lambda: in_outbox(world, job), "the result is in the outbox")
     wait_until(lambda: "the spool cannot take results" in worker.err, "delivery has failed")
     worker.kill()
     os.rename(world.spool / "results.away", world.spool / "results")
-    return job, list(state.glob("*/outbox/*"))
+    return job, in_outbox(world, job)
+
+
+def in_outbox(world: World, job: str) -> list[Path]:
+    """The files in which the worker keeps results of a job until the spool has them."""
+    files = world.home("desk").glob(".local/state/dsage-spool/workers/*/outbox/*.results")
+    return [path for path in files if job.encode() in path.read_bytes()]
 
 
 def test_a_pull_delivers_what_a_killed_worker_could_not(world):

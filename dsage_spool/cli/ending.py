@@ -10,7 +10,7 @@ from typing import Any
 from ..client.job import Job
 from ..client.lookup import parse_duration
 from ..client.session import Session
-from ..errors import SpoolError
+from ..errors import SpoolError, UsageError
 from ..states import State
 from ..text import clean, clean_lines
 from .opening import job_named, open_session
@@ -117,7 +117,8 @@ def _ask(arguments: Namespace, verb: str) -> int:
     with open_session(arguments) as session:
         jobs = [job_named(session, part) for part in arguments.jobs]
         for job in jobs:
-            session.job(job).state  # noqa: B018  an unknown job is told here
+            if session.job(job).done():
+                raise UsageError(f"{job}: has ended already: {session.job(job).state}")
         session.request(jobs, verb)
         print(f"asked the server to {verb} {', '.join(jobs)}", file=sys.stderr)
         return 0

@@ -38,9 +38,14 @@ def _take(spool: Looking) -> snapshot.Snapshot:
 
 def show(arguments: Namespace) -> int:
     from ..client import story
+    from ..client.connecting import own_roster
+    from ..config import load_config
+    from ..signing import Roster
 
     with looking_at(arguments) as spool:
-        told = story.collect(spool.files, spool.job_named(arguments.job), place=spool.place)
+        own = own_roster(load_config(), arguments.roster)
+        trusted = Roster.parse(own.decode("utf-8", "replace")) if own else None
+        told = story.collect(spool.files, spool.job_named(arguments.job), trusted, spool.place)
     if arguments.json:
         print(json.dumps(told.to_json()))
         return 0

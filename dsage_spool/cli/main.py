@@ -25,6 +25,7 @@ exit codes:
   5    the job was rejected
   65   a file is not what its name says      73   the disk or a quota is full
   69   another process is at it already      74   the disk failed
+  70   something is wrong with this program
   75   the network or the host is away: try again later
   76   made by another release               77   a key, a host key or a permission says no
   124  it has not ended yet (--timeout)      130  interrupted

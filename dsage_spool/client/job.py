@@ -16,7 +16,7 @@ from ..errors import (
     WaitTimeout,
 )
 from ..records import Envelope, Receipt
-from ..signing import JOB_NAMESPACE
+from ..signing import JOB_NAMESPACE, RESULT_NAMESPACE
 from ..spool import reading
 from ..states import TERMINAL, State
 from ..text import clean_lines
@@ -84,7 +84,7 @@ class Job:
         self._raise_unless_done()
         receipt = self.receipt()
         if receipt.codec == "":
-            return None
+            return None  # a command; sworn to by the receipt, which names this very job
         from .. import payload
 
         verified = payload.verified_result(
@@ -126,11 +126,9 @@ class Job:
         return clean_lines(text.partition(" ")[2] or text)
 
     def receipt(self) -> Receipt:
-        """The worker's account, its signature checked; BadSignature if it is not what it says."""
+        """The worker's account of this very job, its signature checked; BadSignature otherwise."""
         text = self._parts.get(layout.RECEIPT, b"")
         receipt = records.parse(Receipt, text)
-        from ..signing import RESULT_NAMESPACE
-
         self._session.roster.verify(
             text,
             self._parts.get(layout.RECEIPT_SIGNATURE, b"").decode("ascii", "replace"),
@@ -138,6 +136,11 @@ class Job:
             RESULT_NAMESPACE,
             self._session.now(),
         )
+        about = (receipt.spool, receipt.job, receipt.envelope_sha256)
+        if about != (self._session.settings.id, self.id, self._envelope_sha256()):
+            raise BadSignature(f"{self.id}: the receipt in its folder is about another job")
+        if (receipt.outcome == "ok") is not (self._state is State.DONE):
+            raise BadSignature(f"{self.id}: is {self._state}, but its receipt says {receipt.outcome}")
         return receipt
 
     def _envelope_sha256(self) -> str:
@@ -170,10 +173,14 @@ class Job:
         return self.wait(timeout) is State.CANCELLED
 
     def output(self) -> tuple[str, str]:
-        """What it printed: stdout and stderr, harmless for a terminal."""
-        state = self.state
+        """What it printed, as the worker swore to: stdout and stderr, harmless for a terminal."""
+        self.wait()
         parts = (layout.STDOUT, layout.STDERR)
         limit = self._session.settings.delivery_limit
-        found = reading.read_parts(self._session.files, state, [self.id], parts, limit)[0]
+        found = reading.read_parts(self._session.files, self._state, [self.id], parts, limit)[0]
+        if self._state in (State.DONE, State.FAILED) and layout.RECEIPT in self._parts:
+            sworn = {word for word in self.receipt().hashes if word.partition("=")[0] in parts}
+            if sworn != {f"{part}={hashlib.sha256(data).hexdigest()}" for part, data in found.items()}:
+                raise BadSignature(f"{self.id}: what it printed is not what its receipt swears to")
         stdout, stderr = (clean_lines(found.get(p, b"").decode("utf-8", "replace")) for p in parts)
         return stdout, stderr

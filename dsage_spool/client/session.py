@@ -168,8 +168,8 @@ class Session:
         self._begin_to_follow()
         drops = []
         for job in jobs:
-            nonce = names.make_nonce(self._random(5))
             made = round(self._clock.wall(), 3)
+            nonce = names.make_request_nonce(made, self._random(1))
             request = Request(self.settings.id, job, nonce, self.user, verb, made)
             text = records.make(request)
             drops.append(

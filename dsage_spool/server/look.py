@@ -205,6 +205,8 @@ class Look:
         text = parts[layout.RECEIPT]
         receipt = records.parse(Receipt, text)
         self._check_belongs(receipt, claimed.job)
+        if (names.parse_run(receipt.run) or ("",))[0] != receipt.worker:
+            raise BadFormat("the receipt is of another worker's run")
         if receipt.attempt != claimed.attempt:
             raise BadFormat("the file is named for another attempt than the one it is about")
         signature = parts[layout.RECEIPT_SIGNATURE].decode("ascii", "replace")

@@ -57,7 +57,7 @@ class Server:
         # A wait that is longer than `server_gap` would look like a sleep of the server.
         self._rescan = min(RESCAN, self.settings.times.watch)
         self._stuck: set[str] = set()
-        self._written = float("-inf")
+        self._written = self._swept = float("-inf")
         self._sweeper = Sweeper(files, log)
         self._journal = ""
         self._sure = False  # that the book is what the folders say
@@ -154,8 +154,15 @@ class Server:
             self._carry_out(changes)
         elif self._clock.boottime() - self._written > REWRITE:
             self._write_queue()
-            self._sweeper.sweep(self.book, self._clock.boottime())
+        self._sweep()
         return len(changes)
+
+    def _sweep(self) -> None:
+        now = self._clock.boottime()
+        if now - self._swept > REWRITE:
+            self._swept = now
+            self._sweeper.forget_old_runs(self.book, self.settings.lease)
+            self._sweeper.sweep(self.book, now)
 
     def _see(self) -> Iterator[Seen]:
         yield from self._unstuck(self._look.incoming())

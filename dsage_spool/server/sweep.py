@@ -35,6 +35,24 @@ class Sweeper:
                 continue
         return bool(self._served)
 
+    def forget_old_runs(self, book: Book, lease: float) -> None:
+        """Of each worker keep the latest run, and whatever may still live or has jobs."""
+        by_worker: dict[str, list[tuple[float, str]]] = {}
+        for run in self._files.names(layout.WORKERS):
+            if parsed := names.parse_run(run):
+                by_worker.setdefault(parsed[0], []).append((self._heard(run), run))
+        oldest = self._files.now() - lease
+        for runs in by_worker.values():
+            for _, run in sorted(runs)[:-1]:
+                if not book.by_run.get(run):
+                    self._remove_older(layout.heartbeat(run), oldest, quietly=True)
+
+    def _heard(self, run: str) -> float:
+        try:
+            return self._files.stat(layout.heartbeat(run)).mtime
+        except FileAnswer:
+            return 0.0
+
     def sweep(self, book: Book, now: float) -> None:
         """Once an hour: old files in tmp/, workers not heard for a week, output of ended jobs."""
         if now - self._last < EVERY:
@@ -52,11 +70,12 @@ class Sweeper:
             if claimed and claimed.kind == "out" and claimed.job not in book.entries:
                 self._remove_older(layout.in_box(layout.RESULTS, name), oldest)
 
-    def _remove_older(self, path: str, oldest: float) -> None:
+    def _remove_older(self, path: str, oldest: float, quietly: bool = False) -> None:
         try:
             if self._files.stat(path).mtime < oldest:
                 self._files.remove(path)
-                self._log(f"swept {path}")
+                if not quietly:
+                    self._log(f"swept {path}")
         except FileAnswer:
             pass
         except SpoolError as error:

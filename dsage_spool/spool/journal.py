@@ -22,6 +22,7 @@ from ..text import clean
 
 _NAME = re.compile(r"([0-9]{8})\.([0-9]{1,6})")
 _CHUNK = 256 << 10
+UNTIL_FIRST = 0.2  # seconds between looks while no server has written a journal yet
 CONTINUED = "continued in the next file"
 
 
@@ -95,7 +96,8 @@ class Follower:
 
     def poll(self) -> tuple[list[Line], bool]:
         data = self._read()
-        if not data and self._now() - self._checked >= self._recheck:
+        recheck = self._recheck if self._name else UNTIL_FIRST
+        if not data and self._now() - self._checked >= recheck:
             return [], self._changed_file()
         lines = self._lines(data)
         if data:
