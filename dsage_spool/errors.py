@@ -15,7 +15,8 @@
     │   ├── Gone                             somebody else moved it, or it never was
     │   ├── Exists                           somebody else was first
     │   ├── TooBig                           larger than the caller is willing to read
-    │   └── NotRegular                       a link, a folder, a pipe or a device
+    │   ├── NotRegular                       a link, a folder, a pipe or a device
+    │   └── Torn                             read while it was being written; read it again
     ├── Busy                            69   another process has this spool or this worker
     └── JobError                             what became of a job
         ├── JobFailed                   1    it ran and failed; carries the remote traceback
@@ -104,6 +105,10 @@ class TooBig(FileAnswer):
 
 
 class NotRegular(FileAnswer):
+    pass
+
+
+class Torn(FileAnswer):
     pass
 
 

@@ -1,6 +1,7 @@
 """The `queue` file: what the server tells everybody, small however long the queue is.
 
     dsage-spool-queue: 1
+    check: 5d41402a
     written: 1795389700
     journal: 20261122.3
     server: box 4711
@@ -11,20 +12,22 @@
 
 `next` lines stand in the order in which jobs should be taken; for each distinct set of needs there
 is a bounded number of them, so that no kind of worker is left without. Titles are for people only.
+`check` is the CRC-32 of all that follows its line: a slow reader may see two versions mixed, since
+the server writes into a few files in turn, and reads again.
 """
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 
 from . import names
-from .errors import BadFormat, BadVersion
+from .errors import BadFormat, BadVersion, Torn
 from .text import clean
 
 FIRST = "dsage-spool-queue: 1"
 LINES_PER_NEEDS = 128
 LIMIT = 4 << 20  # bytes; what a reader is willing to read
-HEAD = 400  # bytes that surely hold the lines up to `journal`
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,27 @@ def owner_line(owner: str, numbers: dict[str, float]) -> str:
     return f"owner: {owner} {_pairs(numbers)}"
 
 
+def finish(lines: list[str]) -> bytes:
+    """The bytes of the file, from the lines that follow the check."""
+    body = "\n".join([*lines, ""]).encode()
+    return b"%s\ncheck: %08x\n%s" % (FIRST.encode(), zlib.crc32(body), body)
+
+
+def _checked(data: bytes) -> bytes:
+    """What follows the check, if it is whole."""
+    first, _, rest = data.partition(b"\n")
+    if not first.startswith(b"dsage-spool-queue: "):
+        raise BadFormat("queue: its first line is not `dsage-spool-queue: 1`")
+    if first != FIRST.encode():
+        raise BadVersion("queue: written by another release; this one reads version 1")
+    check, _, body = rest.partition(b"\n")
+    if check != b"check: %08x" % zlib.crc32(body):
+        raise Torn("queue: two versions mixed; read it again")
+    return body
+
+
 def head_lines(written: float, journal: str, server: str, counts: dict[str, int]) -> list[str]:
     return [
-        FIRST,
         f"written: {written:.0f}",
         f"journal: {journal}",
         f"server: {clean(server, 80)}",
@@ -88,23 +109,10 @@ def _pairs(numbers: dict) -> str:
     return " ".join(f"{key}={value:.10g}" for key, value in numbers.items())
 
 
-def journal_of(head: bytes) -> str:
-    """The journal that the server writes now, from the beginning of the file."""
-    for line in head.split(b"\n")[:4]:
-        if line.startswith(b"journal: "):
-            return line[9:].decode("ascii", "replace")
-    return ""
-
-
 def parse(data: bytes) -> QueueView:
     """What stands in the file. It is advice: a line that cannot be read is passed over."""
-    lines = data.decode("utf-8", "replace").split("\n")
-    if not lines[0].startswith("dsage-spool-queue: "):
-        raise BadFormat("queue: its first line is not `dsage-spool-queue: 1`")
-    if lines[0] != FIRST:
-        raise BadVersion("queue: written by another release; this one reads version 1")
     view = QueueView()
-    for line in lines[1:]:
+    for line in _checked(data).decode("utf-8", "replace").split("\n"):
         key, _, text = line.partition(": ")
         reader = _READERS.get(key)
         if reader:

@@ -40,8 +40,8 @@ class Told(NamedTuple):
 def environment(world: World, home: str = "alice", **more: str) -> dict[str, str]:
     kept = ("PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH")
     usual = {name: os.environ[name] for name in kept if name in os.environ}
-    named = {"HOME": str(world.home(home)), "LOGNAME": "alice", "DSAGE_SPOOL_SPOOL": str(world.spool)}
-    return usual | named | {"LANG": "C.UTF-8"} | more
+    named = {"HOME": str(world.home(home)), "DSAGE_SPOOL_SPOOL": str(world.spool)}
+    return usual | named | {"LOGNAME": "alice"} | {"LANG": "C.UTF-8"} | more
 
 
 def dsage(world: World, *words: str, stdin: str = "", before: tuple[str, ...] = (), **more) -> Told:

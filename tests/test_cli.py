@@ -143,7 +143,8 @@ def test_an_unknown_key_in_the_settings_exits_2(shelf):
 
 
 @pytest.mark.parametrize(
-    "words", [["--attempts", "0"], ["--priority", "5000"], ["--batch", "two words"], ["--needs", "a b"]]
+    "words",
+    [["--attempts", "0"], ["--priority", "5000"], ["--batch", "two words"], ["--needs", "a b"]],
 )
 def test_an_option_out_of_bounds_exits_2_before_anything_is_sent(shelf, words):
     before = sorted((shelf.spool / "incoming").iterdir())
@@ -202,7 +203,7 @@ def test_last_without_any_job_exits_4(shelf):
 
 
 def test_a_stranger_may_submit_and_is_rejected_with_5(shop):
-    told = dsage(shop, "init", "own-spool", home="stranger")  # keys, in a spool of the stranger's own
+    told = dsage(shop, "init", "own-spool", home="stranger")  # makes keys
     assert told.status == 0, told
     job = dsage(shop, "submit", "2+2", home="stranger").job
     told = dsage(shop, "result", job, home="stranger")
@@ -262,7 +263,7 @@ def tiny_disk() -> tuple[str, ...]:
         probe = [*way, "sh", "-c", "mount -t tmpfs none /mnt"]
         if shutil.which("unshare") and subprocess.run(probe, capture_output=True).returncode == 0:
             return way
-    pytest.skip("NOT TESTED: a full disk; here nobody may mount a tmpfs, neither root nor `unshare -r`")
+    pytest.skip("NOT TESTED: a full disk; nobody may mount a tmpfs here, also not `unshare -r`")
 
 
 FULL = """
@@ -414,7 +415,8 @@ def test_a_time_limit_ends_a_job(shop):
 def test_a_memory_limit_ends_a_job(shop):
     told = dsage(shop, "submit", "-w", "--memory", "400M", "len(bytearray(1 << 30))")
     check_complaint(told, 1, "memory-limit")
-    assert dsage(shop, "submit", "-w", "--memory", "400M", "len(bytearray(1 << 20))").out == "1048576\n"
+    told = dsage(shop, "submit", "-w", "--memory", "400M", "len(bytearray(1 << 20))")
+    assert told.out == "1048576\n"
 
 
 def test_status_says_who_lacks_the_python_of_a_job(shop):

@@ -78,13 +78,15 @@ def test_for_people_it_is_a_line_for_each_finding(served):
     assert {line.split()[0] for line in lines} == {"ok", "warn", "fail", "hint:"}
     for before, line in zip(lines, lines[1:]):
         assert line.startswith(" " * 18) == before.startswith(("warn ", "fail "))
-    assert [line for line in lines if line.startswith("fail")][-1].endswith("no/such/folder: no such folder")
+    last = [line for line in lines if line.startswith("fail")][-1]
+    assert last.endswith("no/such/folder: no such folder")
 
 
 def test_without_a_spool_it_tells_of_this_machine(served):
     told, found = doctor(served, DSAGE_SPOOL_SPOOL="")
     assert told.status == 1
-    assert found["your key"]["level"] == "ok" and "id_ed25519, SHA256:" in found["your key"]["detail"]
+    assert found["your key"]["level"] == "ok"
+    assert "id_ed25519, SHA256:" in found["your key"]["detail"]
     assert found["spool"]["level"] == "fail" and "--spool" in found["spool"]["hint"]
     assert "server" not in found
 
@@ -225,7 +227,9 @@ def far_case(ahead: float) -> Case:
     return case
 
 
-@pytest.mark.parametrize("ahead, level", [(0, "ok"), (59, "ok"), (-59, "ok"), (90, "warn"), (-90, "warn")])
+@pytest.mark.parametrize(
+    "ahead, level", [(0, "ok"), (59, "ok"), (-59, "ok"), (90, "warn"), (-90, "warn")]
+)
 def test_clocks_that_are_apart_are_told(ahead, level):
     (word,) = checks.clocks(far_case(ahead))
     assert word.level == level
@@ -242,7 +246,9 @@ def test_what_cannot_be_seen_from_afar_says_where_to_look():
         assert word.level == "skip" and f"ssh box, and there: {command} /srv/spool" in word.detail
 
 
-@pytest.mark.parametrize("offer, level", [(needs.python_token(), "ok"), ("python=cpython-9999", "warn")])
+@pytest.mark.parametrize(
+    "offer, level", [(needs.python_token(), "ok"), ("python=cpython-9999", "warn")]
+)
 def test_whether_a_worker_has_this_python_is_told(offer, level):
     case = far_case(0)
     row = WorkerRow("desk", "box", 1, 0, 1.0, True, "CPython 3.99", (offer,))

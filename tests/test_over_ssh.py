@@ -73,8 +73,9 @@ def test_log_follows_a_running_command_over_ssh(calm):
     job = calm.dsage("submit", "--", "sh", "-c", GATED, str(gate)).job
     there = environment(calm, DSAGE_SPOOL_SPOOL=calm.place, **calm.ssh)
     with subprocess.Popen(
-        [*COMMAND, "log", "-f", job], env=there, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as log:
+        [*COMMAND, "log", "-f", job], env=there, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as log:  # fmt: skip
         assert log.stdout.readline() == "first\n"
         assert calm.where(job) == ["running"]
         gate.touch()

@@ -30,7 +30,7 @@ CLOCKS_APART = 60.0  # seconds
 ROSTER_LIMIT = 16 << 20
 
 # Where hard links, locks or flushes are not what they are on a disk of this machine (see proc(5)).
-_FOREIGN = ("nfs", "cifs", "smb", "fuse", "9p", "afs", "ceph", "lustre", "glusterfs", "beegfs", "gpfs")
+_FOREIGN = ("nfs", "cifs", "smb", "fuse", "9p", "afs", "ceph", "lustre", "gluster", "beegfs")
 _FLEETING = ("tmpfs", "ramfs")
 
 
@@ -121,7 +121,7 @@ def worker_name(case: Case) -> Iterator[Word]:
 
 def roster_lines(case: Case) -> Iterator[Word]:
     for problem in case.roster.problems:
-        yield Word(WARN, problem, "correct or remove it in the spool's file `roster`: it trusts nobody")
+        yield Word(WARN, problem, "correct it in the spool's file `roster`: it trusts nobody")
     if not case.roster.problems:
         people, workers = len(case.roster.people()), len(case.roster.workers())
         yield Word(OK, f"every line is understood; people: {people}, workers: {workers}")
@@ -221,7 +221,7 @@ def kind_word(kind: str) -> Word:
         hint = "make the spool on a local disk of its host, and reach it as user@host:path"
         return Word(WARN, f"{kind}: claims and flushes are not safe on it", hint)
     if kind in _FLEETING:
-        return Word(WARN, f"{kind}: a restart of the machine empties it", "use a disk for real work")
+        return Word(WARN, f"{kind}: a restart of the machine empties it", "use a disk for it")
     return Word(OK, kind)
 
 

@@ -3,7 +3,7 @@
     ok|warn|fail|skip  what  detail
                        hint: what to type
 
-Exit status 0 unless something failed. Where a spool cannot be opened, what can be told without it is.
+Exit status 0 unless something failed. Where no spool can be opened it tells what it can.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def doctor(arguments: Namespace) -> int:
     fine = all(finding.level != FAIL for finding in findings)
     if arguments.json:
         checks = [asdict(finding) for finding in findings]
-        print(json.dumps({"version": JSON_VERSION, "spool": case.spec, "ok": fine, "checks": checks}))
+        value = {"version": JSON_VERSION, "spool": case.spec, "ok": fine, "checks": checks}
+        print(json.dumps(value))
     return 0 if fine else 1
 
 

@@ -194,8 +194,26 @@ class Decider:
         if not fits or not seen.enrolled:
             if not seen.enrolled:
                 self.notes.append(f"claim of {seen.worker.worker} removed: it is not in the roster")
+            if seen.enrolled and entry and entry.state is State.HELD:
+                self._skip_attempt(entry, seen)
             return self._loose(seen.path)
         self._start(entry, seen)
+
+    def _skip_attempt(self, entry: Entry, seen: ClaimSeen) -> None:
+        """A job was held while a worker claimed it, and may run a moment: that number is used up."""
+        if seen.attempt == entry.attempt:
+            worker = seen.worker
+            lease = Lease(
+                entry.job, entry.attempt, worker.worker, worker.run, worker.host,
+                round(self._wall, 3), round(self._wall, 3), "held", 1,
+            )  # fmt: skip
+            change = self._change(entry)
+            change.writes[layout.lease_name(entry.attempt)] = records.make(lease)
+            change.durable = True
+            entry.claims[entry.attempt] = worker.run
+            entry.losses += 1
+            entry.attempt += 1
+            entry.line = ""
 
     def _start(self, entry: Entry, seen: ClaimSeen) -> None:
         worker = seen.worker

@@ -13,7 +13,7 @@ from typing import Callable, Iterator, Protocol
 
 from .. import layout, names, queuefile
 from ..clock import Clock, stamp
-from ..errors import Denied, FileAnswer, SpoolError
+from ..errors import Denied, Exists, FileAnswer, SpoolError
 from ..spool import journal, settings
 from ..spool.journal import Line
 from ..spool.moving import Change, commit, tidy
@@ -33,6 +33,7 @@ REWRITE = 20.0  # seconds after which the queue file is written again, so that a
 AFTER_FAILURE = 5.0  # seconds
 GROUP_FROM = 3  # changes in one pass from which on there is load
 GATHER = 0.02  # seconds in which more may come, to share one flush
+QUEUE_FILES = 16
 SHORT = 0.001  # seconds between small pieces of tidying
 
 
@@ -59,6 +60,7 @@ class Server:
         self._stuck: set[str] = set()
         self._written = self._swept = float("-inf")
         self._sweeper = Sweeper(files, log)
+        self._turn = 0  # which of the queue files was written last
         self._journal = ""
         self._sure = False  # that the book is what the folders say
         self._name = f"{socket.gethostname()} {os.getpid()}"
@@ -241,12 +243,25 @@ class Server:
         self._files.append(layout.journal(name), text.encode())
 
     def _write_queue(self) -> None:
-        """Replace the queue file; readers see the old or the new one, whole."""
+        """Put another file in the place of `queue`, out of a few that are used in turn.
+
+        Each stays linked in tmp/, since ext4 makes new files slowly where many were just removed.
+        """
         wall = self._clock.wall()
-        text = "\n".join([*self._head(wall), *self._owner_lines(wall), *self._job_lines(wall), ""])
-        self._files.write(layout.in_tmp("server-queue"), text.encode())
+        lines = [*self._head(wall), *self._owner_lines(wall), *self._job_lines(wall)]
+        self._turn = (self._turn + 1) % QUEUE_FILES
+        spare = layout.in_tmp(f"server-queue.{self._turn}")
+        self._files.rewrite(spare, queuefile.finish(lines))
+        self._link_anew(spare, layout.in_tmp("server-queue"))
         self._files.move(layout.in_tmp("server-queue"), layout.QUEUE)
         self._written = self._clock.boottime()
+
+    def _link_anew(self, source: str, path: str) -> None:
+        try:
+            self._files.link(source, path)
+        except Exists:  # left by a crash before the rename
+            self._files.remove(path)
+            self._files.link(source, path)
 
     def _head(self, wall: float) -> list[str]:
         counts = {str(state): self.book.counts[str(state)] for state in FLOW[1:]}

@@ -14,11 +14,12 @@ import re
 from dataclasses import dataclass
 from typing import Callable, Sequence
 
-from .. import layout, queuefile
+from .. import layout
 from ..clock import stamp
 from ..errors import FileAnswer, Gone
 from ..files import Files
 from ..text import clean
+from . import reading
 
 _NAME = re.compile(r"([0-9]{8})\.([0-9]{1,6})")
 _CHUNK = 256 << 10
@@ -135,10 +136,10 @@ class Follower:
 
     def _present_name(self) -> str:
         try:
-            name = queuefile.journal_of(self._files.read(layout.QUEUE, queuefile.LIMIT)[: queuefile.HEAD])
+            view = reading.read_queue(self._files)
         except FileAnswer:
             return ""
-        return name if is_name(name) else ""
+        return view.journal if view and is_name(view.journal) else ""
 
     def _switch(self, name: str, at_end: bool) -> None:
         self._name, self._offset, self._rest = name, 0, b""

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Any, Iterable, Sequence
 
 from .. import layout, names, queuefile, records
-from ..errors import FileAnswer, Gone, SpoolError
+from ..errors import FileAnswer, Gone, SpoolError, Torn
 from ..files import Files, Stat
 from ..queuefile import QueueView
 from ..records import Worker
 from ..states import FLOW, JOB_FOLDERS, State
 from .dropping import read_worker
+
+
+READS = 5  # of a queue file that is being written
 
 
 def states_of(files: Files, jobs: Sequence[str]) -> list[State | None]:
@@ -61,11 +64,16 @@ def _present(parts: Sequence[str], outcomes: Sequence[Any]) -> dict[str, bytes]:
 
 
 def read_queue(files: Files) -> QueueView | None:
-    """The server's view, or None where no server has written one yet."""
-    try:
-        return queuefile.parse(files.read(layout.QUEUE, queuefile.LIMIT))
-    except Gone:
-        return None
+    """The server's view, or None where no server has written one yet. Torn after several tries."""
+    for tries in range(READS, 0, -1):
+        try:
+            return queuefile.parse(files.read(layout.QUEUE, queuefile.LIMIT))
+        except Gone:
+            return None
+        except Torn:
+            if tries == 1:
+                raise
+    return None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from .match import missing
 
 AHEAD_LIMIT = 64  # claims beyond the slots; as many requests as are kept in flight
 SHORT_JOB = 0.05  # seconds
+PATIENCE = 60.0  # seconds
 MEASURED = 4  # jobs that must have run before their length is believed
 
 
@@ -51,14 +52,42 @@ class Appetite:
         return self._slots + min(AHEAD_LIMIT, math.floor(ahead))
 
 
-def choose(
-    rows: Iterable[Next], offers: frozenset[str], room: int, held: set[tuple[str, int]]
-) -> list[tuple[str, int]]:
-    """The first `room` attempts in queue order that this worker can run and does not have."""
-    chosen: list[tuple[str, int]] = []
-    for row in rows:
-        if len(chosen) >= room:
-            break
-        if (row.job, row.attempt) not in held and not missing(row.needs, offers):
-            chosen.append((row.job, row.attempt))
-    return chosen
+Key = tuple[str, int]  # job, attempt
+
+
+class Chooser:
+    """The first attempts in queue order that this worker can run.
+
+    A job that has lost a worker before may be what killed it, and then its neighbours died with it:
+    from its second attempt on it is taken alone. So an innocent neighbour is lost once at most. A
+    worker that is never idle empties itself for such a job after `PATIENCE` seconds.
+    """
+
+    def __init__(self, offers: frozenset[str]) -> None:
+        self._offers = offers
+        self._waiting: dict[Key, float] = {}  # second attempts, and when they were first seen
+
+    def choose(
+        self, rows: Iterable[Next], room: int, tried: set[Key], held: set[Key], now: float
+    ) -> list[Key]:
+        """At most `room` claims to make; `tried` are not worth another try, `held` are in hand."""
+        if any(attempt > 1 for _, attempt in held):
+            return []
+        chosen: list[Key] = []
+        mine = [row for row in rows if self._fits(row, tried)]
+        again = {(row.job, row.attempt) for row in mine if row.attempt > 1}
+        self._waiting = {key: self._waiting.get(key, now) for key in again}
+        for row in mine:
+            key = (row.job, row.attempt)
+            if len(chosen) >= room:
+                break
+            if row.attempt == 1:
+                chosen.append(key)
+            elif not held and not chosen:
+                return [key]
+            elif now - self._waiting[key] > PATIENCE:
+                break
+        return chosen
+
+    def _fits(self, row: Next, tried: set[Key]) -> bool:
+        return (row.job, row.attempt) not in tried and not missing(row.needs, self._offers)

@@ -22,7 +22,7 @@ from ..spool import dropping, journal, reading, settings
 from ..spool.settings import Settings
 from ..states import State
 from ..timing import patience
-from .choose import Appetite, choose
+from .choose import Appetite, Chooser
 from .deliver import Deliveries
 from .heart import Heart, HeartThread
 from .limits import Limits
@@ -82,7 +82,7 @@ class Monitor:
         self._doubtful: list[tuple[str, int]] = []  # claims of which we do not know who won
         self._tried: set[tuple[str, int]] = set()  # claimed or lost, and still in the queue file
         self._tried_since = self._queue_at = float("-inf")
-        self._offers = frozenset(worker.offers)
+        self._chooser = Chooser(frozenset(worker.offers))
         self._appetite = Appetite(children.slots)
         self._live = LiveOutput(children, clock)
         self._claimed = 0
@@ -115,6 +115,7 @@ class Monitor:
             self._follow()
             moved = self._queue_stale and self._take_more()
             self._live.send(self._files, self._held)
+            self._retry.succeeded()
         except SpoolError as error:  # a spool that fails is as good as away: come back later
             self._lost(error)
             return
@@ -168,7 +169,6 @@ class Monitor:
         self._check_doubtful()
         self._check_locks()
         self._queue_stale = True
-        self._retry.succeeded()
 
     def _still_enrolled(self) -> bool:
         if self._heart is None or self._heart.lost:
@@ -294,7 +294,8 @@ class Monitor:
         if room <= 0 or self._heart.must_stop():
             return False
         view = self._read_queue()
-        wanted = choose(view.next, self._offers, room, self._tried)
+        held = set(self._held)
+        wanted = self._chooser.choose(view.next, room, self._tried, held, self._queue_at)
         if not wanted:
             return False
         self._roster.refresh(self._files, self._clock.boottime())
