@@ -58,6 +58,10 @@ class Files:
         """Write a new or replaced file in place; not atomic, not durable: `sync` it."""
         raise NotImplementedError
 
+    def rewrite(self, path: str, data: bytes) -> None:
+        """Like `write`, without giving back blocks first where that can be helped."""
+        self.write(path, data)
+
     def append(self, path: str, data: bytes) -> None:
         raise NotImplementedError
 
@@ -225,7 +229,6 @@ class LocalFiles(Files):
         self._put(path, data, os.O_APPEND)
 
     def rewrite(self, path: str, data: bytes) -> None:
-        """Write a file anew without giving back its blocks first; readers may see a mixture."""
         with _asking(path):
             handle = os.open(self._at(path), _WRITE | _BINARY, 0o666)
             try:

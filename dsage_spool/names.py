@@ -49,7 +49,7 @@ def make_nonce(random: bytes) -> str:
 
 def make_request_nonce(moment: float, random: bytes) -> str:
     """Eight characters that sort by the moment (for a year), with some chance in the last."""
-    return _encode(int(moment * 1000) & ((1 << 35) - 1), 7) + _encode(random[0], 1)
+    return _encode(round(moment * 1000) & ((1 << 35) - 1), 7) + _encode(random[0], 1)
 
 
 def _encode(number: int, width: int) -> str:

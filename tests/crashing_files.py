@@ -10,7 +10,10 @@ class Crash(Exception):
     """The party is dead: what it knew is gone, what it wrote is there."""
 
 
-CHANGES = ("write", "append", "drop", "resize", "link", "move", "make_folder", "remove", "remove_tree")
+CHANGES = (
+    "write", "rewrite", "append", "drop", "resize", "link", "move", "make_folder", "remove",
+    "remove_tree",
+)  # fmt: skip
 COUNTED = (*CHANGES, "sync")
 
 
@@ -39,7 +42,7 @@ class CrashingFiles(Files):
         self.count += 1
         self.story.append(f"{name} {arguments[0] if arguments else ''}")
         if self.count == self.at or (self.struck and not self.failing):
-            if self.count == self.at and self.torn and name in ("write", "append"):
+            if self.count == self.at and self.torn and name in ("write", "rewrite", "append"):
                 path, data = arguments
                 getattr(self.inner, name)(path, data[: len(data) // 2])
             raise DiskError(f"{name}: the disk fails") if self.failing else Crash(self.story[-1])

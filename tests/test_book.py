@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chances import given
 from dsage_spool import names
-from dsage_spool.queuefile import LINES_PER_NEEDS, parse
+from dsage_spool.queuefile import LINES_PER_NEEDS, finish, parse
 from dsage_spool.records import Envelope
 from dsage_spool.server.book import HALF_LIFE, Book, Entry, Use
 from dsage_spool.states import State
@@ -176,12 +176,12 @@ def test_a_job_that_waits_is_not_offered_until_it_may_run():
 
 def test_a_line_of_the_queue_file_follows_the_attempt():
     one = entry(1)
-    assert parse(b"dsage-spool-queue: 1\n" + one.next_line().encode()).next[0].attempt == 1
+    assert parse(finish([one.next_line()])).next[0].attempt == 1
     book = book_of(one)
     book.move(one, State.RUNNING)
     book.move(one, State.QUEUED)
     one.attempt += 1
-    assert parse(b"dsage-spool-queue: 1\n" + one.next_line().encode()).next[0].attempt == 2
+    assert parse(finish([one.next_line()])).next[0].attempt == 2
 
 
 class Touched(str):

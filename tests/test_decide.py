@@ -40,7 +40,8 @@ class Desk:
 
     def see(self, *seen):
         changes = self.decider.decide(seen, self.wall)
-        assert not [c for c in changes if c.target is None and c.writes], "written and not moved"
+        stays = [c for c in changes if c.target is None and c.writes and c.origin is not State.HELD]
+        assert not stays, "written and not moved"
         return changes
 
     def one(self, *seen):
@@ -221,7 +222,8 @@ def test_a_claim_that_was_seen_already_is_left_alone(desk):
 @pytest.mark.parametrize("state, claim", [
     (State.QUEUED, {"attempt": 2}),
     (State.QUEUED, {"enrolled": False}),
-    (State.HELD, {}),
+    (State.HELD, {"attempt": 2}),
+    (State.HELD, {"enrolled": False}),
     (State.RUNNING, {"worker": FIG}),
     (State.RUNNING, {"attempt": 2}),
     (State.QUEUED, {"number": 7}),
@@ -230,8 +232,48 @@ def test_a_claim_that_does_not_fit_is_removed(desk, state, claim):
     desk.job(state=state)
     seen = desk.claim(**claim)
     change = desk.one(seen)
-    assert (change.target, change.removes) == (None, [seen.path])
-    assert desk.book.entries[name(1)].state is state
+    assert (change.target, change.removes, change.writes) == (None, [seen.path], {})
+    assert (desk.book.entries[name(1)].state, desk.book.entries[name(1)].attempt) == (state, 1)
+
+
+def held_beside_a_claim(desk, together: bool) -> list:
+    """The worker may run the job for a moment before it hears of the hold."""
+    desk.job()
+    if together:
+        return desk.see(desk.request("hold"), desk.claim())
+    desk.see(desk.request("hold"))
+    return desk.see(desk.claim())
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_claim_of_a_held_job_uses_up_its_attempt_number(desk, together):
+    changes = held_beside_a_claim(desk, together)
+    [change] = [change for change in changes if change.writes]
+    lease = lease_in(change)
+    assert (lease.run, lease.ended, lease.why, lease.counts) == (KIWI.run, WALL, "held", 1)
+    assert change.durable and change.target is (State.HELD if together else None)
+    assert [path for c in changes for path in c.removes] == [desk.claim().path]
+    entry = desk.book.entries[name(1)]
+    assert (entry.state, entry.attempt, entry.losses, entry.run) == (State.HELD, 2, 1, "")
+    assert desk.book.locks == set() and desk.book.by_run.get(KIWI.run, set()) == set()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_no_two_workers_run_a_job_under_one_number_after_a_hold(desk, together):
+    held_beside_a_claim(desk, together)
+    desk.see(desk.request("release"))
+    [entry] = desk.book.order(WALL)
+    assert f" {name(1)} 2 " in entry.next_line()
+    assert desk.one(desk.claim(worker=FIG)).removes == [desk.claim().path]
+    assert entry.state is State.QUEUED and entry.attempt == 2
+    change = desk.one(desk.claim(worker=FIG, attempt=2))
+    assert change.target is State.RUNNING and lease_in(change, 2).run == FIG.run
+
+
+def test_who_claimed_beside_a_hold_may_still_deliver(desk):
+    held_beside_a_claim(desk, together=True)
+    assert desk.one(desk.delivered(worker=FIG)).target is State.REJECTED
+    assert desk.one(desk.delivered()).target is State.DONE
 
 
 # -- results --------------------------------------------------------------------------------------

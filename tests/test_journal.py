@@ -169,7 +169,7 @@ def test_a_spool_without_a_server_has_no_news_until_one_starts():
 
 def test_a_queue_that_names_no_journal_leads_nowhere(world):
     follower = follow(world)
-    world.files.write(layout.QUEUE, f"{queuefile.FIRST}\nwritten: 1\njournal: ../roster\n".encode())
+    world.files.write(layout.QUEUE, queuefile.finish(["written: 1", "journal: ../roster"]))
     world.clock.now += 5
     assert follower.poll() == ([], False)
 

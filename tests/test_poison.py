@@ -49,3 +49,53 @@ def test_a_job_that_kills_its_worker_ends_in_failed_after_its_attempts(hasty_wor
     world.check_ended_once(after)
     assert world.value(after) == "fine"
     assert len(world.marks(job)) == 2
+
+
+def fine(folder: str) -> str:
+    """The neighbour: its first attempt runs until the worker dies, its second ends at once."""
+    import os
+    import time
+
+    opened = os.open(f"{folder}/marks", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    attempt = os.environ["DSAGE_SPOOL_ATTEMPT"]
+    os.write(opened, f"{os.environ['DSAGE_SPOOL_JOB']} {attempt}\n".encode())
+    if attempt == "1":
+        time.sleep(600)
+    return "fine"
+
+
+def poison_beside(folder: str, neighbour: str) -> None:
+    """Kill the worker; the first time, as soon as the neighbour runs too."""
+    import os
+    import time
+
+    while os.environ["DSAGE_SPOOL_ATTEMPT"] == "1":
+        with open(f"{folder}/marks", "a+") as marks:
+            marks.seek(0)
+            if neighbour in marks.read():
+                break
+        time.sleep(0.02)
+    poison(folder)
+
+
+def test_an_innocent_neighbour_of_a_poison_job_is_lost_once_and_ends_well(hasty_world):
+    world = hasty_world
+    session, options = world.session(), Options(attempts=2)
+    innocent = session.submit_call(fine, (str(world.root),), options=options).id
+    arguments = (str(world.root), innocent)
+    deadly = session.submit_call(poison_beside, arguments, options=options).id
+    world.server()
+    workers = []
+
+    def both_have_ended_while_the_worker_is_replaced() -> bool:
+        if not workers or not workers[-1].running:
+            workers.append(world.work("desk", "--slots", "2"))
+        return world.where(deadly) == ["failed"] and world.where(innocent) == ["done"]
+
+    wait_until(both_have_ended_while_the_worker_is_replaced, "both have ended")
+    world.check_ended_once(deadly, "failed")
+    world.check_ended_once(innocent)
+    assert [line.split()[1] for line in world.marks(deadly)] == ["1", "2"]
+    assert [line.split()[1] for line in world.marks(innocent)] == ["1", "2"]
+    assert world.value(innocent) == "fine"
+    assert len(workers) == 3, "two were killed, and the third lives"

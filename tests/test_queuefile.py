@@ -6,16 +6,17 @@ import pytest
 from hypothesis import strategies as st
 
 from chances import given
-from dsage_spool import queuefile
-from dsage_spool.errors import BadFormat, BadVersion
+from dsage_spool import layout, queuefile
+from dsage_spool.errors import BadFormat, BadVersion, Torn
 from dsage_spool.queuefile import Next, Running
+from dsage_spool.spool import reading
 
 JOB = "20261122T232140-4k2m7qx9ab"
 TITLES = st.text(max_size=80)
 
 
 def text(*lines: str) -> bytes:
-    return "\n".join([queuefile.FIRST, *lines, ""]).encode()
+    return queuefile.finish(list(lines))
 
 
 @given(TITLES, st.integers(-1000, 1000), st.lists(st.sampled_from(["gpu", "sympy=1.14", "memory=5"])))
@@ -35,7 +36,7 @@ def test_a_line_of_what_runs_now_is_read_as_it_was_written(title):
 
 def test_the_head_is_read_as_it_was_written():
     head = queuefile.head_lines(1795389700.4, "20261122.3", "box 4711", {"queued": 3, "done": 100_000})
-    view = queuefile.parse("\n".join(head).encode())
+    view = queuefile.parse(queuefile.finish(head))
     assert (view.written, view.journal, view.server) == (1795389700, "20261122.3", "box 4711")
     assert view.counts == {"queued": 3, "done": 100_000}
 
@@ -45,11 +46,37 @@ def test_the_numbers_of_an_owner_are_read_as_they_were_written():
     assert view.owners == {"alice": {"queued": 2, "use": 311.2}}
 
 
-def test_the_journal_is_found_in_the_beginning_of_the_file():
-    head = queuefile.head_lines(1795389700, "20261122.999999", "s" * 200, dict.fromkeys("abcdefg", 10**9))
-    data = "\n".join(head).encode()[: queuefile.HEAD]
-    assert queuefile.journal_of(data) == "20261122.999999"
-    assert queuefile.journal_of(b"") == queuefile.journal_of(text("written: 5")) == ""
+def test_two_versions_mixed_are_torn_wherever_the_seam_is():
+    old, new = (text(f"written: {n}", "journal: 20261122.1", "next: " + "x" * n) for n in (7, 23))
+    for at in range(len(text("")) + 1, len(old)):
+        with pytest.raises(Torn):
+            queuefile.parse(new[:at] + old[at:])
+        with pytest.raises(Torn):
+            queuefile.parse(new[:at])
+
+
+class Mixture:
+    """Files of which the first `torn` reads find a file that is being written."""
+
+    def __init__(self, torn: int) -> None:
+        self.torn, self.reads = torn, 0
+
+    def read(self, path: str, limit: int) -> bytes:
+        assert path == layout.QUEUE
+        self.reads += 1
+        return text("written: 5")[: -1 if self.reads <= self.torn else None]
+
+
+def test_a_reader_of_a_mixture_reads_again():
+    files = Mixture(reading.READS - 1)
+    assert reading.read_queue(files).written == 5 and files.reads == reading.READS
+
+
+def test_a_file_that_stays_a_mixture_is_an_answer_and_no_endless_loop():
+    files = Mixture(1000)
+    with pytest.raises(Torn):
+        reading.read_queue(files)
+    assert files.reads == reading.READS
 
 
 @pytest.mark.parametrize("line", [
@@ -68,7 +95,8 @@ def test_a_line_that_cannot_be_read_is_passed_over(line):
 def test_no_lines_do_more_than_be_passed_over(lines, data):
     keys = ["written: ", "journal: ", "counts: ", "owner: ", "running: ", "next: ", "server: "]
     queuefile.parse(text(*(key + line for key in keys for line in lines)))
-    queuefile.parse(text() + data)
+    with pytest.raises(Torn):
+        queuefile.parse(text() + b"x" + data)
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\xff", b"queue: 1\n"])

@@ -14,6 +14,8 @@ import pytest
 
 from crashing_files import Crash, CrashingFiles
 from dsage_spool import layout, names
+from dsage_spool.server import serve
+from dsage_spool.spool import reading
 from dsage_spool.spool.moving import SERVED
 from dsage_spool.states import JOB_FOLDERS, State
 from format_doc import broken_rules
@@ -145,6 +147,17 @@ def hold(world: World) -> None:
     world.request(job, "hold")
 
 
+def hold_what_is_claimed(world: World) -> None:
+    """The claim comes before the hold is carried out, or after."""
+    run, early, late = world.enrol(), world.submit(), world.submit()
+    world.server.one_pass()
+    world.request(late, "hold")
+    world.server.one_pass()
+    world.claim(run, late)
+    world.request(early, "hold")
+    world.claim(run, early)
+
+
 def release(world: World) -> None:
     hold(world)
     world.server.one_pass()
@@ -214,7 +227,7 @@ def everything(world: World) -> None:
 VERBS = [
     accept, start, settle, fail, give_back, settle_before_it_was_seen_to_start, expire, bury,
     settle_after_expiry, overtake, late_in_the_same_pass, late, cancel, cancel_and_late_result, hold,
-    release, reject, remove_a_forged_lock, fail_those_that_wait, free_those_that_wait, out_of_date,
+    hold_what_is_claimed, release, reject, remove_a_forged_lock, fail_those_that_wait, free_those_that_wait, out_of_date,
 ]  # fmt: skip
 
 
@@ -233,7 +246,8 @@ def picture(world: World) -> dict[str, object]:
     seen["rejected"] = world.verdicts()
     for box in (layout.INCOMING, layout.LOCKS, layout.RESULTS):
         seen[box] = sorted(world.files.names(box))
-    left = [name for name in world.files.names(layout.TMP) if not name.startswith(SERVED)]
+    ours = (SERVED, f"{serve.QUEUE_FILE}.")
+    left = [name for name in world.files.names(layout.TMP) if not name.startswith(ours)]
     seen[layout.TMP] = left
     return seen
 
@@ -292,6 +306,7 @@ def stop_at(story, at: int, torn: bool) -> tuple[World, CrashingFiles]:
         world.server.one_pass()
     except Crash:
         pass
+    assert reading.read_queue(world.files).server, "the queue file is whole, old or new"
     return world, files
 
 
@@ -304,7 +319,7 @@ def test_a_server_that_is_stopped_at_any_change_leaves_nothing_undone(story, tor
         if not files.struck:
             assert at > 1, "the story led to nothing"
             return
-        if torn and not files.story[-1].startswith(("write", "append")):
+        if torn and not files.story[-1].startswith(("write", "rewrite", "append")):
             continue
         world.start_server(world.files)
         assert_in_order(world)
@@ -354,6 +369,31 @@ def test_a_disk_that_fails_once_stops_a_pass_but_not_the_server(story):
         if not files.struck:
             return
         assert at_rest(world) == expected, f"failed at change {at}: {files.story[at - 1]}"
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["crash", "failure"])
+def test_the_queue_file_is_whole_while_its_few_files_go_round(monkeypatch, failing):
+    """Also where the ring begins anew with the very file that is in use."""
+    monkeypatch.setattr(serve, "QUEUE_FILES", 2)
+    for at in itertools.count(1):
+        world, files = prepare(accept)
+        for torn in (True, False, True):
+            world.submit()
+            files.arm(at, torn, failing)
+            try:
+                passes_of(world)
+                files.arm(0)
+            except Crash:
+                assert reading.read_queue(world.files).server
+                files.arm(0)
+                world.start_server()
+            counts = reading.read_queue(world.files).counts
+        world.settle_down()
+        assert reading.read_queue(world.files).counts["queued"] == 5 >= counts["queued"]
+        assert world.files.stat(layout.QUEUE).links <= 2
+        assert picture(world)[layout.TMP] == []
+        if at > 40:
+            return
 
 
 def passes_of(world: World) -> None:

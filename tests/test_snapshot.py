@@ -33,7 +33,7 @@ class Spool:
 
     def queue(self, *lines: str, **counts: int) -> None:
         head = queuefile.head_lines(self.files.now(), "20261122.1", "box 4711", counts)
-        self.files.write(layout.QUEUE, "\n".join([*head, *lines, ""]).encode())
+        self.files.write(layout.QUEUE, queuefile.finish([*head, *lines]))
 
     def worker(self, name: str, *offers: str, heard: float = 0.0) -> None:
         run = names.run_name(name, "00000000")

@@ -135,7 +135,7 @@ def _work(arguments: Namespace, once: bool) -> int:
             Limits(arguments.max_jobs, until, once),
             _stderr_log,
             roster=own_roster(config, arguments.roster),
-            longest_wait=0.04 if place.local else 2.0,
+            longest_wait=0.1 if place.local else 2.0,
             place=arguments.place,
         )
         try:

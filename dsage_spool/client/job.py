@@ -122,6 +122,10 @@ class Job:
 
     def verdict(self) -> str:
         """One line: why the job is where it ended."""
+        if self._state is State.DONE and layout.VERDICT not in self._parts:
+            self._parts |= reading.read_parts(
+                self._session.files, self._state, [self.id], [layout.VERDICT], records.RECORD_LIMIT
+            )[0]
         text = self._parts.get(layout.VERDICT, b"").decode("utf-8", "replace").strip()
         return clean_lines(text.partition(" ")[2] or text)
 

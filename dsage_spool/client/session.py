@@ -24,7 +24,7 @@ from .compose import JobNames, Options, SignedJob, Work, call_work, command_work
 from .job import Job
 from .ledger import Ledger
 
-MANY, GATHER = 3, 0.03  # more than so many at once: wait a moment (seconds) for still more
+MANY, GATHER = 3, 0.05  # more than so many at once: wait a moment (seconds) for still more
 AT_ONCE = 500  # jobs that are dropped, or collected, with one flush
 
 
@@ -313,10 +313,10 @@ class Session:
 
 
 _ENDS = {str(state) for state in TERMINAL}
-_RAN = (layout.RECEIPT, layout.RECEIPT_SIGNATURE, layout.RESULT, layout.VERDICT)
+_RAN = (layout.RECEIPT, layout.RECEIPT_SIGNATURE, layout.RESULT)
 _PARTS = {
     State.DONE: _RAN,
-    State.FAILED: (*_RAN, layout.TRACEBACK),
+    State.FAILED: (*_RAN, layout.VERDICT, layout.TRACEBACK),
     State.CANCELLED: (layout.VERDICT,),
     State.REJECTED: (layout.VERDICT,),
 }

@@ -33,6 +33,7 @@ class Look:
         self._wall = wall
         self.roster = Roster.parse("")
         self._roster_stat: object = None
+        self.is_live: Callable[[str], bool] = lambda job: False  # has not ended, for sure
         self.more = False  # there was more than one look takes
         self._backlog: deque[str] = deque()  # names seen in incoming/ and not looked at yet
 
@@ -120,6 +121,8 @@ class Look:
 
     def _where(self, job: str) -> State | None:
         """The terminal state in which a job of that name lies."""
+        if self.is_live(job):
+            return None
         found = (state for state in TERMINAL if self._has(layout.job_folder(state, job)))
         return next(found, None)
 

@@ -13,7 +13,7 @@ from typing import Callable, Iterator, Protocol
 
 from .. import layout, names, queuefile
 from ..clock import Clock, stamp
-from ..errors import Denied, Exists, FileAnswer, SpoolError
+from ..errors import Denied, FileAnswer, SpoolError
 from ..spool import journal, settings
 from ..spool.journal import Line
 from ..spool.moving import Change, commit, tidy
@@ -32,8 +32,8 @@ RESCAN = 2.0  # seconds
 REWRITE = 20.0  # seconds after which the queue file is written again, so that age means absence
 AFTER_FAILURE = 5.0  # seconds
 GROUP_FROM = 3  # changes in one pass from which on there is load
-GATHER = 0.02  # seconds in which more may come, to share one flush
-QUEUE_FILES = 16
+GATHER = 0.04  # seconds in which more may come, to share one flush
+QUEUE_FILE, QUEUE_FILES = "server-queue", 16  # name in tmp/, and how many are used in turn
 SHORT = 0.001  # seconds between small pieces of tidying
 
 
@@ -82,6 +82,7 @@ class Server:
         """The book, as the folders tell it, and a journal file of its own: so followers look too."""
         found = recover(self._files, self._check_receipt, self._clock.wall())
         self.book = found.book
+        self._look.is_live = found.book.entries.__contains__
         self._decider = Decider(self.book, lambda wall: names.make_job(wall, self._random(4)))
         for entry in self.book.entries.values():
             if entry.state is State.RUNNING:
@@ -91,6 +92,7 @@ class Server:
         commit(self._files, found.changes)
         self._put_away(found.changes)
         self._journal = journal.next_name(self._files.names(layout.JOURNAL), self._clock.wall())
+        self._drop_queue_files()
         self._tell([_server_line("started")])
         self._write_queue()
         self._sure = True
@@ -250,18 +252,20 @@ class Server:
         wall = self._clock.wall()
         lines = [*self._head(wall), *self._owner_lines(wall), *self._job_lines(wall)]
         self._turn = (self._turn + 1) % QUEUE_FILES
-        spare = layout.in_tmp(f"server-queue.{self._turn}")
+        spare = layout.in_tmp(f"{QUEUE_FILE}.{self._turn}")
         self._files.rewrite(spare, queuefile.finish(lines))
-        self._link_anew(spare, layout.in_tmp("server-queue"))
-        self._files.move(layout.in_tmp("server-queue"), layout.QUEUE)
+        self._files.link(spare, layout.in_tmp(QUEUE_FILE))
+        self._files.move(layout.in_tmp(QUEUE_FILE), layout.QUEUE)
         self._written = self._clock.boottime()
 
-    def _link_anew(self, source: str, path: str) -> None:
-        try:
-            self._files.link(source, path)
-        except Exists:  # left by a crash before the rename
-            self._files.remove(path)
-            self._files.link(source, path)
+    def _drop_queue_files(self) -> None:
+        """Begin with new ones: one of them may be `queue` itself, and nobody writes into that.
+
+        A rename after a link to that one would also do nothing, and leave the link behind.
+        """
+        for name in self._files.names(layout.TMP):
+            if name.startswith(QUEUE_FILE):
+                self._files.remove(layout.in_tmp(name))
 
     def _head(self, wall: float) -> list[str]:
         counts = {str(state): self.book.counts[str(state)] for state in FLOW[1:]}
