@@ -14,6 +14,7 @@ import format_doc
 from crashing_files import Crash, CrashingFiles
 from dsage_spool import layout, names, pack, queuefile, records, states, timing
 from dsage_spool.files import LocalFiles
+from dsage_spool.server import serve
 from dsage_spool.signing import JOB_NAMESPACE, RESULT_NAMESPACE
 from dsage_spool.spool import journal, settings
 from dsage_spool.states import JOB_FOLDERS, State
@@ -102,8 +103,10 @@ def test_the_example_of_the_queue_file_is_understood_line_by_line():
     assert (view.written, view.journal, view.server) == (1795389700, "20261122.3", "box 4711")
     assert view.counts["queued"] == 100000 and view.owners["alice"]["use"] == 311.2
     assert [row.title for row in (*view.running, *view.next)] == ["a title", "a title"]
-    assert queuefile.journal_of(example.encode()) == "20261122.3"
+    assert queuefile.finish(example.splitlines()[2:]) == example.encode()
     assert str(queuefile.LINES_PER_NEEDS) in format_doc.text()
+    for name in (f"tmp/{serve.QUEUE_FILE}.0` to `.{serve.QUEUE_FILES - 1}`", f"`tmp/{serve.QUEUE_FILE}`"):
+        assert name in format_doc.text()
 
 
 def test_the_example_of_the_journal_is_understood_line_by_line():

@@ -9,7 +9,7 @@ import pytest
 from dsage_spool import layout
 from dsage_spool.client.job import Job
 from dsage_spool.client.session import Session
-from dsage_spool.errors import BadSignature, JobFailed
+from dsage_spool.errors import BadSignature, JobFailed, SpoolError
 from dsage_spool.states import State
 from memory_files import MemoryFiles
 from spool_world import PEOPLE, WORKERS, FakeClock, World
@@ -140,6 +140,14 @@ def test_a_result_that_the_worker_never_sent_is_refused(desk, mine):
 def test_output_of_another_job_is_refused(desk, mine, parts):
     desk.copy(*parts)
     with pytest.raises(BadSignature):
+        mine.output()
+
+
+def test_output_that_nobody_swears_to_is_refused(desk, mine):
+    for part in RECEIPT:
+        desk.files.remove(desk.path(part, desk.mine))
+    desk.put(layout.STDOUT, b"forged\n")
+    with pytest.raises(SpoolError, match="receipt"):
         mine.output()
 
 

@@ -16,6 +16,7 @@ from ..spool.reading import WorkerSeen
 from ..worker.match import why_not
 
 JSON_VERSION = 1
+STOPPED = "-"  # what a server that has stopped leaves as its name
 SERVER_SILENT = 60.0  # seconds; three times as long as an idle server takes to write again
 
 
@@ -78,7 +79,8 @@ def take(files: Files, place: str, local: bool) -> Snapshot:
     view = reading.read_queue(files) or QueueView()
     shot = Snapshot(place=place, spool=spool.id, taken=now, counts=view.counts, running=view.running)
     shot.server, shot.server_age = view.server, _age(files, now)
-    shot.server_alive = shot.server_age is not None and shot.server_age < SERVER_SILENT
+    serving = shot.server_age is not None and view.server != STOPPED
+    shot.server_alive = serving and shot.server_age < SERVER_SILENT
     shot.incoming = len(files.names(layout.INCOMING, 1000)) if local else 0
     shot.workers = _workers(reading.read_workers(files), view, now, spool.lease)
     shot.waiting = [_waiting(row, shot) for row in view.next]

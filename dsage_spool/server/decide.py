@@ -212,6 +212,9 @@ class Decider:
             change.durable = True
             entry.claims[entry.attempt] = worker.run
             entry.losses += 1
+            if entry.losses >= entry.attempts:
+                self._end(entry, "fail", f"held while {worker.worker} took its last attempt")
+                return
             entry.attempt += 1
             entry.line = ""
 

@@ -298,6 +298,8 @@ class Server:
 
     def close(self) -> None:
         """Tell that the server stops; jobs stay where they are."""
+        self._name = "-"
+        self._write_queue()
         self._tell([_server_line("stopped")])
         self._files.sync([layout.journal(self._journal)])
         self._log("stopped")
