@@ -409,9 +409,9 @@ def test_watch_ends_cleanly_on_an_interrupt():
     )  # fmt: skip
     os.close(child)
     try:
-        text = _read_until(parent, rb"12 s of recent use[^\n]*\n")
+        page = _read_until(parent, rb"12 s of recent use[^\n]*\n")
         os.write(parent, b"\x03")
-        text += _read_until(parent, b"ended")
+        text = page + _read_until(parent, b"ended")
         assert process.wait(30) == 0
     finally:
         process.kill()
@@ -419,7 +419,8 @@ def test_watch_ends_cleanly_on_an_interrupt():
         os.close(parent)
     shown = text.decode().replace("\r\n", "\n")
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l") and "Traceback" not in shown
-    assert_harmless(shown, redraws=True)
+    # What follows has the terminal's own echo of ^C in it, sooner or later.
+    assert_harmless(page.decode().replace("\r\n", "\n"), redraws=True)
 
 
 def _read_until(handle: int, what: bytes) -> bytes:
