@@ -17,6 +17,7 @@ import hashlib
 import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import layout, needs, records
@@ -24,7 +25,7 @@ from .errors import BadFormat, BadSignature, UsageError
 from .needs import offers, python_token
 from .preview import preview
 from .records import Envelope, Receipt
-from .signing import JOB_NAMESPACE, RESULT_NAMESPACE
+from .signing import JOB_NAMESPACE, RESULT_NAMESPACE, Unproven
 from .text import clean
 
 if TYPE_CHECKING:
@@ -60,19 +61,40 @@ class Verified:
         self.data, self.record = data, record
 
 
+@dataclass(frozen=True)
+class Unopened:
+    """A payload of which everything is read and nothing is proven: `verified` is the check."""
+
+    envelope_bytes: bytes
+    envelope: Envelope
+    unproven: Unproven
+    payload: bytes
+
+    def verified(self) -> Verified:
+        """The payload, if the submitter signed this envelope and it names these very bytes."""
+        self.unproven.prove(self.envelope_bytes)
+        if len(self.payload) != self.envelope.payload_size:
+            said = self.envelope.payload_size
+            raise BadSignature(f"payload: {len(self.payload)} bytes, and its envelope says {said}")
+        if _sha256(self.payload) != self.envelope.payload_sha256:
+            raise BadSignature("payload: its sha256 is not the one in its envelope")
+        return Verified(_SEAL, self.payload, self.envelope)
+
+
+def unopened(
+    envelope_bytes: bytes, signature_text: str, payload: bytes, roster: Roster, now: float
+) -> Unopened:
+    """Read envelope and signature, and find the key that must have signed; `now` in seconds."""
+    envelope = records.parse(Envelope, envelope_bytes)
+    found = roster.unproven(signature_text, envelope.submitter, JOB_NAMESPACE, now)
+    return Unopened(envelope_bytes, envelope, found, payload)
+
+
 def verified_payload(
     envelope_bytes: bytes, signature_text: str, payload: bytes, roster: Roster, now: float
 ) -> Verified:
     """The payload that the envelope's submitter signed; `now` in seconds since 1970."""
-    envelope = records.parse(Envelope, envelope_bytes)
-    roster.verify(envelope_bytes, signature_text, envelope.submitter, JOB_NAMESPACE, now)
-    if len(payload) != envelope.payload_size:
-        raise BadSignature(
-            f"payload: {len(payload)} bytes, and its envelope says {envelope.payload_size}"
-        )
-    if _sha256(payload) != envelope.payload_sha256:
-        raise BadSignature("payload: its sha256 is not the one in its envelope")
-    return Verified(_SEAL, payload, envelope)
+    return unopened(envelope_bytes, signature_text, payload, roster, now).verified()
 
 
 def verified_result(

@@ -99,6 +99,19 @@ class Signature:
         public_key.verify(self.blob, _signed_bytes(message, self.namespace, self.hash_name))
 
 
+@dataclass(frozen=True)
+class Unproven:
+    """A signature by a key that is trusted, if it is good."""
+
+    key: PublicKey
+    signature: Signature
+
+    def prove(self, message: bytes) -> PublicKey:
+        """The key, if it really signed `message`; BadSignature otherwise."""
+        self.signature.check(self.key, message)
+        return self.key
+
+
 def parse_signature(text: str) -> Signature:
     """OpenSSH PROTOCOL.sshsig, sections 1 and 2; BadSignature for all that is not one signature."""
     if len(text) > MAX_SIGNATURE_TEXT:
@@ -195,6 +208,12 @@ class Roster:
         `now` is in seconds since 1970. The cheap checks come first: a key nobody knows costs no
         arithmetic.
         """
+        return self.unproven(signature_text, principal, namespace, now).prove(message)
+
+    def unproven(
+        self, signature_text: str, principal: str, namespace: str, now: float
+    ) -> Unproven:
+        """All that can be said before the arithmetic: `principal` may sign with that key now."""
         signature = parse_signature(signature_text)
         if signature.namespace != namespace:
             raise BadSignature(
@@ -202,8 +221,7 @@ class Roster:
                 hint=f"sign it anew with -n {namespace}",
             )
         entry = self._entry_for(signature.key_blob, principal, namespace, int(now))
-        signature.check(entry.key, message)
-        return entry.key
+        return Unproven(entry.key, signature)
 
     def _entry_for(self, blob: bytes, principal: str, namespace: str, now: int) -> Entry:
         key, who = f"key {fingerprint_of(blob)}", shown(principal)

@@ -44,21 +44,38 @@ _TRACEBACK_LIMIT = 200_000  # characters
 _OURS = tuple(module.__file__ for module in (payload, source)) + (__file__,)
 
 
-def live(
-    task: Task, envelope: Envelope, room: Room, roster: Roster | None, parent: int
-) -> NoReturn:
+def read(task: Task, roster: Roster | None) -> payload.Unopened:
+    """What the slot does before it forks: read all, prove nothing. Refused, BadFormat, BadSignature.
+
+    The pages it writes to are then not copied for the child, who does the check itself.
+    """
+    if roster is None:
+        raise Refused("roster: there is none, so nobody is trusted")
+    signature = task.signature.decode("ascii", "replace")
+    found = payload.unopened(task.envelope, signature, task.payload, roster, time.time())
+    if found.envelope.job != task.job:
+        raise BadSignature("envelope: it is the envelope of another job")
+    if task.spool and found.envelope.spool != task.spool:
+        raise BadSignature("envelope: it was signed for another spool")
+    for need in found.envelope.needs:
+        if need.startswith("python=") and need != python_token():
+            raise Refused(f"python: the job needs {need}, and this is {python_token()}")
+    return found
+
+
+def live(task: Task, unopened: payload.Unopened, room: Room, parent: int) -> NoReturn:
     """The whole life of the child; ends in _exit."""
     status = 70
     try:
         me = os.getpid()
         try:
             _shut_in(task, room, parent)
-            _limit_memory(envelope)
+            _limit_memory(unopened.envelope)
         except Exception as error:
             report = _refused(f"the runner could not start the job: {error}")
             os.write(room.report, _line(report))
             os._exit(status)
-        report = _run(task, roster)
+        report = _run(unopened)
         if os.getpid() == me:  # and not a fork that the job made and let go on
             _flush()
             _tell(report)
@@ -141,30 +158,13 @@ def _size_now() -> int:
 # --- running ---
 
 
-def _run(task: Task, roster: Roster | None) -> Report:
+def _run(unopened: payload.Unopened) -> Report:
     try:
-        verified = _verify(task, roster)
+        verified = unopened.verified()
     except SpoolError as error:
         return _refused(error.message)
     runs = {"call": _run_call, "source": _run_source, "command": _run_command}
     return runs[verified.record.kind](verified, verified.record)
-
-
-def _verify(task: Task, roster: Roster | None) -> payload.Verified:
-    if roster is None:
-        raise Refused("roster: there is none, so nobody is trusted")
-    signature = task.signature.decode("ascii", "replace")
-    verified = payload.verified_payload(
-        task.envelope, signature, task.payload, roster, time.time()
-    )
-    if verified.record.job != task.job:
-        raise BadSignature("envelope: it is the envelope of another job")
-    if task.spool and verified.record.spool != task.spool:
-        raise BadSignature("envelope: it was signed for another spool")
-    for need in verified.record.needs:
-        if need.startswith("python=") and need != python_token():
-            raise Refused(f"python: the job needs {need}, and this is {python_token()}")
-    return verified
 
 
 def _run_call(verified: payload.Verified, envelope: Envelope) -> Report:

@@ -15,14 +15,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .. import layout
-from ..records import Envelope
 from ..text import clean
 from . import child, orphans
 from .room import Room
 from .task import Ended, Task
 
 if TYPE_CHECKING:
-    from ..signing import Roster
+    from ..payload import Unopened
 
 STOPPED, TIME, OUTPUT = "returned", "time-limit", "output-limit"
 # Outcomes that a child may report; the others are for the slot to find.
@@ -35,8 +34,8 @@ _PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 class Running:
     """From the fork to `finish`. Raises OSError where no process can be made."""
 
-    def __init__(self, task: Task, envelope: Envelope, room: Room, roster: Roster | None) -> None:
-        self.task, self._envelope, self._room = task, envelope, room
+    def __init__(self, task: Task, unopened: Unopened, room: Room) -> None:
+        self.task, self._envelope, self._room = task, unopened.envelope, room
         self._cause = ""
         self._status: int | None = None
         self._cpu, self._peak = 0.0, 0
@@ -45,7 +44,7 @@ class Running:
         slot = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            child.live(task, envelope, room, roster, slot)
+            child.live(task, unopened, room, slot)
 
     @property
     def ended(self) -> bool:

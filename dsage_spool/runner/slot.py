@@ -19,7 +19,6 @@ import time
 from collections import deque
 from typing import NoReturn
 
-from .. import records
 from ..errors import SpoolError
 from ..records import Envelope
 from ..signing import Roster
@@ -105,9 +104,9 @@ class Slot:
         # Told first: should a preload kill the slot, the worker knows at whose door to lay it.
         self._tell_started(task, 0, time.time())
         try:
-            envelope = records.parse(Envelope, task.envelope)
-            self._preload(task, envelope)
-            self._running = Running(task, envelope, self._room, self._roster)
+            unopened = child.read(task, self._roster)
+            self._preload(task, unopened.envelope)
+            self._running = Running(task, unopened, self._room)
         except SpoolError as error:
             refusal = Ended(task.job, task.attempt, "refused", error=error.message)
             self._send(refusal.frame())
