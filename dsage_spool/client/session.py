@@ -24,7 +24,7 @@ from .compose import JobNames, Options, SignedJob, Work, call_work, command_work
 from .job import Job
 from .ledger import Ledger
 
-MANY, GATHER = 3, 0.05  # more than so many at once: wait a moment (seconds) for still more
+MANY, GATHER = 3, 0.03  # more than so many at once: wait a moment (seconds) for still more
 AT_ONCE = 500  # jobs that are dropped, or collected, with one flush
 
 

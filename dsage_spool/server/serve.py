@@ -32,7 +32,7 @@ RESCAN = 2.0  # seconds
 REWRITE = 20.0  # seconds after which the queue file is written again, so that age means absence
 AFTER_FAILURE = 5.0  # seconds
 GROUP_FROM = 3  # changes in one pass from which on there is load
-GATHER = 0.04  # seconds in which more may come, to share one flush
+GATHER = 0.01  # seconds in which more may come, to share one flush
 QUEUE_FILE, QUEUE_FILES = "server-queue", 16  # name in tmp/, and how many are used in turn
 SHORT = 0.001  # seconds between small pieces of tidying
 

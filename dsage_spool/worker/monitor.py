@@ -32,7 +32,7 @@ from .rosters import RosterFeed
 from .strays import Strays
 
 
-GATHER = 0.05  # seconds in which short jobs may end together, to share their requests
+GATHER = 0.02  # seconds in which short jobs may end together, to share their requests
 
 # Verbs of the server after which a claim does not stand any more.
 _TAKEN_BACK = {"expire", "return", "bury", "cancel", "hold", "settle", "fail"}
