@@ -366,7 +366,7 @@ def listed(text: str, patterns: str) -> bool:
 
 def _fits(text: bytes, pattern: bytes) -> bool:
     """Linear in practice: only the last `*` seen is ever widened."""
-    at = star = mark = 0
+    at = mark = 0
     where, back = 0, -1
     while at < len(text):
         char = pattern[where : where + 1]

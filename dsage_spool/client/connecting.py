@@ -8,7 +8,6 @@ from typing import Callable
 from .. import keys
 from ..config import Config, load_config
 from ..errors import UsageError
-from ..files import Files
 from ..places import Place
 from ..spool import settings
 from .ledger import Ledger
@@ -78,9 +77,3 @@ def own_roster(config: Config, flag: str | None) -> bytes | None:
         return Path(path).expanduser().read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "name a readable roster file") from None
-
-
-def open_files(spec: str, config: Config) -> tuple[Files, Place]:
-    """The files of a spool without a key: for looking only."""
-    place = open_place(spec, config)
-    return place.connect(), place

@@ -219,10 +219,6 @@ class Session:
         """Those of the jobs that are known to have ended."""
         return [job for job in jobs if job.id in self._ended]
 
-    def end_of(self, job: str) -> State | None:
-        """The state in which a job has ended, as far as is known without asking."""
-        return self._ended.get(job)
-
     def state(self, job: str) -> State | None:
         """Where a job is now, looked up."""
         state = self._ended.get(job) or reading.state_of(self._files, job)

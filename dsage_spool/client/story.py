@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Callable
 
-from .. import layout, names, records
+from .. import layout, records
 from ..clock import stamp
 from ..errors import BadFormat, FileAnswer, SpoolError, UnknownJob
 from ..files import Files
