@@ -43,19 +43,20 @@ class MemoryFiles(Files):
             raise Gone(f"{path}: is not there")
         return here
 
-    def _parent(self, path: str) -> tuple[dict[str, Inode], str]:
+    def _parent(self, path: str) -> tuple[Inode, str]:
         above, _, name = path.rpartition("/")
-        if len(name.encode("utf-8", "surrogateescape")) > 255:
+        if len(name) > 63 and len(name.encode("utf-8", "surrogateescape")) > 255:
             raise NotRegular(f"{path}: has too long a name")
-        return self._folder(above).entries, name
+        return self._folder(above), name
 
     def _inode(self, path: str) -> Inode:
         if not path:
             return self.root
-        entries, name = self._parent(path)
-        if name not in entries:
+        folder, name = self._parent(path)
+        inode = folder.entries.get(name)
+        if inode is None:
             raise Gone(f"{path}: is not there")
-        return entries[name]
+        return inode
 
     def _regular(self, path: str) -> Inode:
         inode = self._inode(path)
@@ -64,18 +65,26 @@ class MemoryFiles(Files):
         return inode
 
     def _made(self, path: str) -> Inode:
-        entries, name = self._parent(path)
-        if name not in entries:
-            entries[name] = self._new("file")
+        folder, name = self._parent(path)
+        if name not in folder.entries:
+            self._bind((folder, name, self._new("file")))
         return self._regular(path)
+
+    def _bind(self, *changes: tuple[Inode, str, Inode | None]) -> None:
+        """The one way in which names change: all of these at once. None takes a name away."""
+        for folder, name, inode in changes:
+            if inode is None:
+                del folder.entries[name]
+            else:
+                folder.entries[name] = inode
 
     def _set(self, inode: Inode, data: bytes) -> None:
         inode.data, inode.mtime = data, self._clock()
 
     def add_other(self, path: str) -> None:
         """A name that is neither file nor folder, as a link or a pipe is."""
-        entries, name = self._parent(path)
-        entries[name] = self._new("other")
+        folder, name = self._parent(path)
+        self._bind((folder, name, self._new("other")))
 
     def names(self, folder: str, limit: int | None = None) -> list[str]:
         seen = (name for name in self._folder(folder).entries if name[0] != ".")
@@ -111,45 +120,44 @@ class MemoryFiles(Files):
 
     def link(self, source: str, path: str) -> None:
         inode = self._inode(source)
-        entries, name = self._parent(path)
-        if name in entries:
+        folder, name = self._parent(path)
+        if name in folder.entries:
             raise Exists(f"{path}: exists already")
         if inode.kind == "folder":
             raise Denied(f"{path}: operation not permitted")
-        entries[name] = inode
+        self._bind((folder, name, inode))
         inode.links += 1
 
     def move(self, source: str, path: str) -> None:
         inode = self._inode(source)
         here, old = self._parent(source)
-        entries, name = self._parent(path)
-        there = entries.get(name)
+        folder, name = self._parent(path)
+        there = folder.entries.get(name)
         if there is inode:
             return  # POSIX: two names of one file stay as they are
         if there is not None:
             _may_replace(inode, there, path)
             there.links -= 1
-        del here[old]
-        entries[name] = inode
+        self._bind((here, old, None), (folder, name, inode))
 
     def make_folder(self, path: str) -> None:
-        entries, name = self._parent(path)
-        if name in entries:
+        folder, name = self._parent(path)
+        if name in folder.entries:
             raise Exists(f"{path}: exists already")
-        entries[name] = self._new("folder")
+        self._bind((folder, name, self._new("folder")))
 
     def remove(self, path: str) -> None:
         inode = self._inode(path)
         if inode.kind == "folder":
             raise NotRegular(f"{path}: is a folder")
-        entries, name = self._parent(path)
-        del entries[name]
+        folder, name = self._parent(path)
+        self._bind((folder, name, None))
         inode.links -= 1
 
     def remove_tree(self, path: str) -> None:
-        entries, name = self._parent(path)
+        folder, name = self._parent(path)
         self._folder(path)
-        del entries[name]
+        self._bind((folder, name, None))
 
     def sync(self, paths: Sequence[str]) -> None:
         for path in paths:
