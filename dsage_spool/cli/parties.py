@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from argparse import Namespace
-from typing import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
 
 from .. import layout
 from ..clock import SystemClock, stamp
@@ -19,6 +20,9 @@ from ..files import LocalFiles
 from ..locks import SoleHolder
 from ..places import Place
 from ..text import clean_lines
+
+if TYPE_CHECKING:
+    from ..worker.outbox import Outbox
 
 
 class Stop:
@@ -110,7 +114,6 @@ def _work(arguments: Namespace, once: bool) -> int:
     from ..worker.limits import Limits
     from ..worker.monitor import Monitor
     from ..worker.deliver import Deliveries
-    from ..worker.outbox import Outbox
     from .making import worker_key
 
     config = load_config()
@@ -130,7 +133,7 @@ def _work(arguments: Namespace, once: bool) -> int:
             clock,
             secrets.token_bytes,
             children,
-            Deliveries(Outbox(home / "outbox"), signer),
+            Deliveries(_outbox(home / "outbox"), signer),
             facts,
             Limits(arguments.max_jobs, until, once),
             _stderr_log,
@@ -144,6 +147,13 @@ def _work(arguments: Namespace, once: bool) -> int:
             children.close()
             place.close()
     return 0
+
+
+def _outbox(folder: Path) -> Outbox:
+    from ..worker.outbox import Outbox
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return Outbox(LocalFiles(folder), _stderr_log)
 
 
 def _worker_home(config, place: Place, name: str, spec: str):

@@ -7,33 +7,37 @@ a kill of the worker; the next start of the worker delivers it.
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections import Counter
-from pathlib import Path
+from typing import Callable
 
+from ..errors import FileAnswer, SpoolError
+from ..files import Files
 
 Key = tuple[str, int]  # job, attempt
 
+_WHOLE, _PARTIAL = ".results", "new.partial"
+_ANY_SIZE = 1 << 40  # bytes; we wrote it ourselves
 _HEAD = re.compile(rb"([^ \n]{1,64}) ([0-9]{1,6}) ([0-9]{1,15})\n")
 
 
 class Outbox:
-    """Deliveries by job and attempt, in a folder that outlives the worker.
+    """Deliveries by job and attempt, in a folder of the worker's own disk that outlives it.
 
     Deliveries that are finished together share a file, each after a line `job attempt size`; the
-    file goes when all of them are gone.
+    file goes when all of them are gone. While the worker's disk fails they are kept in memory alone,
+    which `log` is told.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, files: Files, log: Callable[[str], None]) -> None:
+        self._files = files
+        self._log = log
         self._waiting: dict[Key, bytes] = {}
-        self._file_of: dict[Key, Path] = {}
-        self._left_in: Counter[Path] = Counter()
+        self._file_of: dict[Key, str] = {}
+        self._left_in: Counter[str] = Counter()
         self._number = 0
-        for path in sorted(folder.glob("*.results")):
-            self._note(path, _split(path.read_bytes()))
+        for name in sorted(name for name in files.names("") if name.endswith(_WHOLE)):
+            self._note(name, _split(files.read(name, _ANY_SIZE)))
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -45,25 +49,34 @@ class Outbox:
         """Keep deliveries. Written in one step: a kill in between leaves nothing half."""
         if not deliveries:
             return
-        path = self._new_path()
-        partial = path.with_suffix(".partial")
         lines = ((b"%s %d %d\n" % (job.encode(), attempt, len(data)), data)
                  for (job, attempt), data in deliveries.items())  # fmt: skip
-        partial.write_bytes(b"".join(itertools.chain.from_iterable(lines)))
-        os.replace(partial, path)
-        self._note(path, deliveries)
+        self._note(self._written(b"".join(itertools.chain.from_iterable(lines))), deliveries)
 
-    def _new_path(self) -> Path:
+    def _written(self, data: bytes) -> str:
+        """The name of a new file with these bytes; empty where the disk refuses it."""
+        try:
+            name = self._new_name()
+            self._files.write(_PARTIAL, data)
+            self._files.move(_PARTIAL, name)
+            return name
+        except SpoolError as error:
+            self._log(f"results are kept in memory only: {error.message}")
+            return ""
+
+    def _new_name(self) -> str:
+        taken = set(self._files.names(""))
         while True:
             self._number += 1
-            path = self._folder / f"{self._number:09d}.results"
-            if not path.exists():
-                return path
+            name = f"{self._number:09d}{_WHOLE}"
+            if name not in taken:
+                return name
 
-    def _note(self, path: Path, deliveries: dict[Key, bytes]) -> None:
+    def _note(self, name: str, deliveries: dict[Key, bytes]) -> None:
         self._waiting.update(deliveries)
-        self._file_of.update(dict.fromkeys(deliveries, path))
-        self._left_in[path] += len(deliveries)
+        if name:
+            self._file_of.update(dict.fromkeys(deliveries, name))
+            self._left_in[name] += len(deliveries)
 
     def some(self, byte_limit: int = 16 << 20) -> list[tuple[str, int, bytes]]:
         """The oldest deliveries, up to about `byte_limit`, at least one if there is any."""
@@ -79,11 +92,21 @@ class Outbox:
         """A delivery has arrived."""
         if self._waiting.pop((job, attempt), None) is None:
             return
-        path = self._file_of.pop((job, attempt))
-        self._left_in[path] -= 1
-        if not self._left_in[path]:
-            del self._left_in[path]
-            path.unlink(missing_ok=True)
+        name = self._file_of.pop((job, attempt), "")
+        if not name:
+            return
+        self._left_in[name] -= 1
+        if not self._left_in[name]:
+            del self._left_in[name]
+            self._take_away(name)
+
+    def _take_away(self, name: str) -> None:
+        try:
+            self._files.remove(name)
+        except FileAnswer:
+            pass
+        except SpoolError as error:  # it will be sent again, which is harmless
+            self._log(f"{name}: cannot be removed: {error.message}")
 
 
 def _split(data: bytes) -> dict[Key, bytes]:
