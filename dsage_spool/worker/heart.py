@@ -7,7 +7,7 @@ other end of the coupling is `server.leases`.
 from __future__ import annotations
 
 import threading
-from typing import Callable
+from typing import Any, Callable
 
 from ..clock import Clock
 from ..errors import Gone, SpoolError, Unreachable
@@ -45,16 +45,19 @@ class Heart:
 
 
 class HeartThread:
-    """Beats in the background; after a lost connection it waits for `use` with a new one."""
+    """Beats in the background; after a lost connection it waits for `use` with a new one.
 
-    def __init__(self, heart: Heart, times: Times) -> None:
+    `threads` has `Condition` and `Thread` as the module `threading` has them.
+    """
+
+    def __init__(self, heart: Heart, times: Times, threads: Any = threading) -> None:
         self._heart = heart
         self._pause = times.heartbeat
         self._files: Files | None = None
         self._open: Callable[[], Files] | None = None
-        self._changed = threading.Condition()
+        self._changed = threads.Condition()
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        self._thread = threads.Thread(target=self._run, name="heart", daemon=True)
         self._thread.start()
 
     def use(self, open_files: Callable[[], Files] | None) -> None:

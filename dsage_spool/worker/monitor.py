@@ -8,11 +8,12 @@ finished results wait in the outbox, and the worker connects again by itself.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
-from typing import Callable
+import threading
+from dataclasses import replace
+from typing import Any, Callable
 
 from .. import layout, names, records
-from ..children import Children, Ended, Task
+from ..children import Children, Ended
 from ..clock import Clock
 from ..errors import FileAnswer, Gone, SpoolError, Unreachable
 from ..files import Files
@@ -24,6 +25,7 @@ from ..states import State
 from ..timing import patience
 from .choose import Appetite, Chooser
 from .deliver import Deliveries
+from .hand import Hand
 from .heart import Heart, HeartThread
 from .limits import Limits
 from .output import LiveOutput
@@ -31,20 +33,7 @@ from .retry import Retry
 from .rosters import RosterFeed
 from .strays import Strays
 
-
 GATHER = 0.02  # seconds in which short jobs may end together, to share their requests
-
-# Verbs of the server after which a claim does not stand any more.
-_TAKEN_BACK = {"expire", "return", "bury", "cancel", "hold", "settle", "fail"}
-
-
-@dataclass
-class Held:
-    """A claim in hand."""
-
-    envelope_sha256: str
-    abandoned: bool = False  # the server has taken it back: nobody wants the result
-
 
 class Monitor:
     """`connect()` opens the spool's files; a second call opens another channel for the heartbeat."""
@@ -62,6 +51,7 @@ class Monitor:
         roster: bytes | None = None,
         longest_wait: float = 2.0,
         place: str = "this folder",
+        threads: Any = threading,
     ) -> None:
         self._connect = connect
         self._clock = clock
@@ -74,11 +64,12 @@ class Monitor:
         self._roster = RosterFeed(children, roster)
         self._longest_wait = longest_wait
         self._place = place
+        self._threads = threads
         self._files: Files | None = None
         self._settings: Settings | None = None
         self._heart: Heart | None = None
         self._thread: HeartThread | None = None
-        self._held: dict[tuple[str, int], Held] = {}
+        self._hand = Hand(children)
         self._doubtful: list[tuple[str, int]] = []  # claims of which we do not know who won
         self._tried: set[tuple[str, int]] = set()  # claimed or lost, and still in the queue file
         self._tried_since = self._queue_at = float("-inf")
@@ -114,7 +105,7 @@ class Monitor:
             self._deliveries.deliver(self._files, self._worker.run)
             self._follow()
             moved = self._queue_stale and self._take_more()
-            self._live.send(self._files, self._held)
+            self._live.send(self._files, self._hand)
             self._retry.succeeded()
         except SpoolError as error:  # a spool that fails is as good as away: come back later
             self._lost(error)
@@ -132,7 +123,7 @@ class Monitor:
 
     def _finished(self) -> bool:
         """For workers that end by themselves: nothing in hand, and nothing to take."""
-        if self._held or self._doubtful or (len(self._deliveries) and self._files is not None):
+        if self._hand or self._doubtful or (len(self._deliveries) and self._files is not None):
             return False
         if self._limits.reached(self._claimed, self._clock.boottime()):
             return True
@@ -150,7 +141,7 @@ class Monitor:
         except SpoolError as error:
             # A key that was refused once is refused again; many tries lock out a whole network.
             hopeless = self._heart is None and not isinstance(error, Unreachable)
-            if hopeless or (self._limits.once and not self._held):
+            if hopeless or (self._limits.once and not self._hand):
                 raise
             self._lost(error)
             return False
@@ -167,7 +158,7 @@ class Monitor:
         self._follower.begin()
         self._strays = Strays(self._settings.times.heartbeat)
         self._check_doubtful()
-        self._check_locks()
+        self._hand.check_locks(files)
         self._queue_stale = True
 
     def _still_enrolled(self) -> bool:
@@ -184,7 +175,7 @@ class Monitor:
 
         The old run is not heard any more, so the server takes back what was claimed under it.
         """
-        self._abandon_all()
+        self._hand.abandon_all()
         run = names.run_name(self._worker.worker, names.make_nonce(self._random(5)))
         self._worker = replace(self._worker, run=run)
         dropping.enrol(self._files, self._worker)
@@ -192,7 +183,7 @@ class Monitor:
         self._heart = Heart(self._clock, self._settings.times, run, size)
         if self._thread:
             self._thread.close()
-        self._thread = HeartThread(self._heart, self._settings.times)
+        self._thread = HeartThread(self._heart, self._settings.times, self._threads)
 
     def _lost(self, error: SpoolError) -> None:
         """Hang up, and try again later."""
@@ -211,28 +202,18 @@ class Monitor:
         """Too long without a heartbeat: stop jobs that others may have by now, and connect anew."""
         if self._heart is None or not self._heart.must_stop():
             return
-        if not all(held.abandoned for held in self._held.values()):
+        if self._hand.wanted:
             self._log("no heartbeat arrived for too long: stopping what runs, it will be run again")
             self._heart.lost = True
-            self._abandon_all()
+            self._hand.abandon_all()
         self._hang_up()
-
-    def _abandon_all(self) -> None:
-        for key in self._held:
-            self._abandon(key)
-
-    def _abandon(self, key: tuple[str, int]) -> None:
-        held = self._held[key]
-        if not held.abandoned:
-            held.abandoned = True
-            self._children.stop(*key)
 
     # -- results -----------------------------------------------------------------------------
 
     def _collect(self, timeout: float) -> None:
         kept = []
         for ended in self._gathered(timeout):
-            held = self._held.pop((ended.job, ended.attempt), None)
+            held = self._hand.let_go((ended.job, ended.attempt))
             self._live.forget(ended.job, ended.attempt)
             self._news_at = self._clock.boottime()
             self._queue_stale = True
@@ -260,24 +241,13 @@ class Monitor:
     def _follow(self) -> None:
         lines, missed = self._follower.poll()
         if missed:
-            self._check_locks()
+            self._hand.check_locks(self._files)
         now = self._clock.boottime()
         if lines or missed:
             self._news_at = now
         if lines or missed or now - self._queue_at > self._settings.times.heartbeat:
             self._queue_stale = True
-        mine = {job: attempt for job, attempt in self._held}
-        for line in lines:
-            if line.verb in _TAKEN_BACK and line.attempt == str(mine.get(line.job)):
-                self._abandon((line.job, mine[line.job]))
-
-    def _check_locks(self) -> None:
-        """Whether our claims still stand, by looking at the locks themselves."""
-        keys = list(self._held)
-        found = self._files.many("stat", [(layout.lock(*key),) for key in keys])
-        for key, outcome in zip(keys, found):
-            if isinstance(outcome, Gone):
-                self._abandon(key)
+        self._hand.heed(lines)
 
     def _check_doubtful(self) -> None:
         doubtful, self._doubtful = self._doubtful, []
@@ -294,8 +264,9 @@ class Monitor:
         if room <= 0 or self._heart.must_stop():
             return False
         view = self._read_queue()
-        held = set(self._held)
-        wanted = self._chooser.choose(view.next, room, self._tried, held, self._queue_at)
+        wanted = self._chooser.choose(
+            view.next, room, self._tried, self._hand.keys(), self._queue_at
+        )
         if not wanted:
             return False
         self._roster.refresh(self._files, self._clock.boottime())
@@ -308,7 +279,7 @@ class Monitor:
         view = reading.read_queue(self._files) or QueueView()
         self._queue_at = self._clock.boottime()
         self._forget_tries({(row.job, row.attempt) for row in view.next})
-        mine = self._held.keys() | self._deliveries.keys()
+        mine = self._hand.keys() | self._deliveries.keys()
         for key in self._strays.overdue(view.running, self._worker.worker, mine, self._queue_at):
             self._return_stray(*key)
         return view
@@ -316,7 +287,7 @@ class Monitor:
     def _forget_tries(self, queued: set[tuple[str, int]]) -> None:
         """Now and then also those still queued: the server may have removed the lock that beat us."""
         if self._queue_at - self._tried_since > self._settings.times.heartbeat:
-            self._tried, self._tried_since = set(self._held), self._queue_at
+            self._tried, self._tried_since = self._hand.keys(), self._queue_at
         self._tried &= queued
 
     def _return_stray(self, job: str, attempt: int) -> None:
@@ -333,7 +304,7 @@ class Monitor:
             self._deliveries.keep([(ended, digest)], self._worker, self._settings)
 
     def _room(self) -> int:
-        wanted = self._appetite.wanted() - len(self._held)
+        wanted = self._appetite.wanted() - len(self._hand)
         return self._limits.room(wanted, self._claimed, self._clock.boottime())
 
     def _claim(self, wanted: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -369,28 +340,16 @@ class Monitor:
             if texts.keys() < layout.JOB_PARTS:
                 missing.append((job, attempt))
             else:
-                self._hand_over(job, attempt, texts)
+                self._hand.take((job, attempt), texts, self._settings.id)
         return missing
-
-    def _hand_over(self, job: str, attempt: int, texts: dict[str, bytes]) -> None:
-        envelope = texts[layout.ENVELOPE]
-        self._held[job, attempt] = Held(hashlib.sha256(envelope).hexdigest())
-        self._children.start(
-            Task(
-                job, attempt, envelope, texts[layout.SIGNATURE], texts[layout.PAYLOAD],
-                self._settings.id,
-            )  # fmt: skip
-        )
 
     # -- the end -----------------------------------------------------------------------------
 
     def _stop(self) -> None:
         """Stop what runs, tell the server which claims are free again, deliver what is finished."""
-        for key, held in self._held.items():
-            if not held.abandoned:
-                self._children.stop(*key)
+        self._hand.stop_all()
         deadline = self._clock.boottime() + 10
-        while self._held and self._clock.boottime() < deadline:
+        while self._hand and self._clock.boottime() < deadline:
             self._collect(0.2)
         if len(self._deliveries) and self._files is not None:
             try:
