@@ -1,0 +1,207 @@
+"""Knows what was acknowledged, run and published, and says at once when a promise is broken.
+
+It looks at the disk as `ls` would, never through the parties, and costs nothing where nothing moved.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from dsage_spool import layout, names
+from dsage_spool.states import JOB_FOLDERS, TERMINAL, State
+from format_doc import broken_rules
+from memory_files import Inode
+
+from .disk import Change, Disk
+from .machines import Simulation
+
+FINAL = TERMINAL - {State.REJECTED}
+
+
+class Violation(AssertionError):
+    """A promise is broken; the text says which, and how it shows."""
+
+
+@dataclass
+class Expected:
+    """One job of an honest person."""
+
+    owner: str
+    value: int
+    what: str  # ok, raises, kills
+    attempts: int
+    seconds: float
+    after: tuple[str, ...] = ()
+    acked: bool = False
+    asked: set[str] = field(default_factory=set)  # verbs of requests that were sent
+
+
+@lru_cache(4096)
+def _broken(state: str, inside: frozenset[str]) -> tuple[str, ...]:
+    return tuple(broken_rules(state, set(inside)))
+
+
+class Oracle:
+    def __init__(self, sim: Simulation, disk: Disk) -> None:
+        self.sim, self.disk = sim, disk
+        self.jobs: dict[str, Expected] = {}
+        self.acked: set[str] = set()
+        self.runs: Counter[str] = Counter()  # executions by job
+        self.ran: dict[tuple[str, int], str] = {}
+        self.published: dict[str, tuple[str, dict[str, bytes]]] = {}
+        self.started_at: dict[str, float] = {}
+        self.ended_at: dict[str, float] = {}
+        self.violations: list[str] = []
+        self._folders = {id(disk.root.entries[str(s)]): s for s in JOB_FOLDERS}
+        self._incoming = disk.root.entries[layout.INCOMING]
+        disk.on_change = self._changed
+        self.on_drop = lambda: None
+
+    def fail(self, text: str) -> None:
+        self.sim.tell("ORACLE", f"VIOLATION: {text}")
+        self.violations.append(f"at {self.sim.now:.3f} s: {text}")
+
+    # -- what the parties say ------------------------------------------------------------------
+
+    def submitted(self, job: str, expected: Expected) -> None:
+        self.jobs[job] = expected
+
+    def acknowledged(self, job: str) -> None:
+        self.jobs[job].acked = True
+        self.acked.add(job)
+        self.sim.tell("ORACLE", f"{job} is acknowledged")
+        self._must_exist(job)
+
+    def began(self, job: str, attempt: int, run: str, signed_by: str) -> None:
+        """A payload was opened and runs."""
+        self.sim.tell("ORACLE", f"{job}.{attempt} runs at {run}")
+        known = self.jobs.get(job)
+        if known is None or known.owner != signed_by:
+            return self.fail(f"{job}: executed, and nobody honest has signed it")
+        self.runs[job] += 1
+        self.started_at.setdefault(job, self.sim.now)
+        if (job, attempt) in self.ran:
+            self.fail(f"{job}: attempt {attempt} ran at {self.ran[job, attempt]} and again at {run}")
+        self.ran[job, attempt] = run
+        if self.runs[job] > known.attempts:
+            self.fail(f"{job}: executed {self.runs[job]} times, and it has {known.attempts} attempts")
+
+    def collected(self, job: str, value: object) -> None:
+        """A client was told that this is the result."""
+        if value != self.jobs[job].value:
+            self.fail(f"{job}: a client got {value!r} for {self.jobs[job].value}")
+
+    # -- the disk ------------------------------------------------------------------------------
+
+    def _changed(self, changes: tuple[Change, ...]) -> None:
+        noticed = False
+        for folder, name, inode in changes:
+            state = self._folders.get(id(folder))
+            if state is not None:
+                self._moved(state, name, inode, changes)
+            elif folder is self._incoming and inode is None and name.endswith(".job"):
+                if name[:-4] in self.acked:
+                    self._must_exist(name[:-4])
+            noticed = noticed or (inode is not None and state is None)
+        if noticed:
+            self.on_drop()
+
+    def _moved(self, state: State, job: str, inode: Inode | None, changes) -> None:
+        if inode is not None:
+            found = self.states(job)
+            if len(found) > 1 and len(changes) == 1:
+                self.fail(f"{job}: is in {found}")
+            if state in FINAL:
+                self._published(job, state, inode)
+            elif job in self.published:
+                self.fail(f"{job}: was {self.published[job][0]} and is {state} again")
+            if state is State.REJECTED and job in self.acked:
+                self.fail(f"{job}: acknowledged, and now rejected: {self._verdict(inode)}")
+        elif job in self.acked:
+            self._must_exist(job)
+
+    def _verdict(self, folder: Inode) -> str:
+        verdict = folder.entries.get(layout.VERDICT)
+        return verdict.data.decode("utf-8", "replace").strip() if verdict else "?"
+
+    def _published(self, job: str, state: State, folder: Inode) -> None:
+        parts = {n: i.data for n, i in folder.entries.items() if not n.startswith("late.")}
+        known = self.published.setdefault(job, (str(state), parts))
+        self.ended_at.setdefault(job, self.sim.now)
+        if known != (str(state), parts):
+            differ = sorted(n for n in {*known[1], *parts} if known[1].get(n) != parts.get(n))
+            self.fail(f"{job}: was {known[0]} and is {state} now, with other {', '.join(differ)}")
+        if state is State.DONE and job not in self.jobs:
+            self.fail(f"{job}: done, and nobody honest has submitted it")
+
+    def states(self, job: str) -> list[str]:
+        entries = self.disk.root.entries
+        return [str(s) for s in JOB_FOLDERS if job in entries[str(s)].entries]
+
+    def _must_exist(self, job: str) -> None:
+        if not self.states(job) and f"{job}.job" not in self._incoming.entries:
+            self.fail(f"{job}: acknowledged, and it is nowhere")
+
+    # -- at rest -------------------------------------------------------------------------------
+
+    def look_around(self) -> None:
+        """After a power failure: whatever was acknowledged is there."""
+        for job in sorted(self.acked):
+            self._must_exist(job)
+
+    def check_matrix(self) -> None:
+        """No pass is under way: each folder has the files that its state allows, once each."""
+        for state in JOB_FOLDERS:
+            for job, folder in self.disk.root.entries[str(state)].entries.items():
+                if job[0] == ".":
+                    continue
+                for rule in _broken(str(state), frozenset(folder.entries)):
+                    self.fail(f"{state}/{job}: {rule}")
+                if state in FINAL and job in self.published:
+                    self._still_published(job, state, folder)
+
+    def _still_published(self, job: str, state: State, folder: Inode) -> None:
+        _, parts = self.published[job]
+        for name, data in parts.items():
+            inode = folder.entries.get(name)
+            if inode is None or inode.data is not data and inode.data != data:
+                self.fail(f"{state}/{job}: {name} has changed since it was published")
+
+    def waiting(self) -> list[str]:
+        """Acknowledged jobs that have not ended."""
+        return sorted(job for job in self.acked if not set(self.states(job)) & set(map(str, FINAL)))
+
+    def check_ends(self) -> None:
+        """All faults are over for long: everything has ended, as it should."""
+        for job in self.waiting():
+            self.fail(f"{job}: never ended; it is in {self.states(job) or 'nowhere'}")
+        for job in sorted(self.acked & self.published.keys()):
+            self._check_end(job, self.jobs[job], self.published[job])
+        for box in (layout.INCOMING, layout.LOCKS, layout.RESULTS):
+            for name in self.disk.root.entries[box].entries:
+                if name[0] != "." and self._has_ended(name):
+                    self.fail(f"{box}/{name}: left over")
+
+    def _has_ended(self, name: str) -> bool:
+        return name.split(".")[0] in self.published and not name.endswith(".out")
+
+    def _check_end(self, job: str, known: Expected, end: tuple[str, dict[str, bytes]]) -> None:
+        state, parts = end
+        verdict = parts[layout.VERDICT].decode()
+        allowed = {"ok": {"done"}, "raises": {"failed"}, "kills": {"failed"}}[known.what]
+        lost = " lost " in verdict or "held while" in verdict
+        if lost and self.runs[job] <= known.attempts:
+            allowed = allowed | {"failed"}
+        if "cancel" in known.asked or any(self._ended_badly(other) for other in known.after):
+            allowed = allowed | {"cancelled"}
+        if state not in allowed:
+            self.fail(f"{job}: {known.what} job ended {state}: {verdict.strip()}")
+
+    def _ended_badly(self, job: str) -> bool:
+        return self.published.get(job, ("done",))[0] != "done"
+
+
+def job_of(name: str) -> str:
+    return name.split(".")[0] if names.is_job(name.split(".")[0]) else ""

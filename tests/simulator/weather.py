@@ -1,0 +1,78 @@
+"""What goes wrong in one run, drawn from its seed: some runs are calm, most have a few kinds of faults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+# A kind of fault: how often it comes in a run in which it comes at all.
+KINDS = {
+    "kill server": 3,
+    "kill worker": 3,
+    "kill client": 2,
+    "stop worker": 1,
+    "freeze": 2,
+    "sleep": 2,
+    "box loses power": 2,
+    "worker loses power": 1,
+    "cut": 2,
+    "reset": 2,
+    "lossy": 1,
+    "disk full": 1,
+    "disk error": 3,
+    "clock jumps": 2,
+    "forgery": 4,
+}
+
+
+@dataclass(frozen=True)
+class Weather:
+    """`faults`: moments (seconds of true time) and kinds; `sudden`: chance of a fault by operation."""
+
+    lease: float
+    seconds: float
+    ordered_disk: bool
+    events_lost: float
+    sudden: float
+    faults: tuple[tuple[float, str], ...]
+    workers: tuple[tuple[int, bool, bool], ...]  # slots, on the box, from cron
+    clients: tuple[tuple[str, bool, int], ...]  # owner, on the box, jobs
+    poison: bool
+
+
+def draw(chance: Random) -> Weather:
+    seconds = chance.choice((20.0, 40.0, 60.0))
+    lease = chance.choice((6.0, 12.0, 24.0))
+    return Weather(
+        lease=lease,
+        seconds=seconds,
+        ordered_disk=chance.random() < 0.4,
+        events_lost=chance.choice((0.0, 0.3, 1.0)),
+        sudden=chance.choice((0.0, 0.3, 0.8)),
+        faults=_faults(chance, seconds),
+        workers=_workers(chance),
+        clients=_clients(chance),
+        poison=chance.random() < 0.2,
+    )
+
+
+def _faults(chance: Random, seconds: float) -> tuple[tuple[float, str], ...]:
+    kinds = [kind for kind in KINDS if chance.random() < 0.25]
+    times = [(chance.uniform(0, seconds), kind)
+             for kind in kinds for _ in range(chance.randint(1, KINDS[kind]))]  # fmt: skip
+    return tuple(sorted(times))
+
+
+def _workers(chance: Random) -> tuple[tuple[int, bool, bool], ...]:
+    """At least one that stays, so that everything can end."""
+    first = (chance.choice((1, 1, 2)), chance.random() < 0.3, False)
+    others = [
+        (chance.choice((1, 1, 2)), chance.random() < 0.3, chance.random() < 0.4)
+        for _ in range(chance.choice((0, 1, 1, 2)))
+    ]
+    return (first, *others)
+
+
+def _clients(chance: Random) -> tuple[tuple[str, bool, int], ...]:
+    owners = ["alice"] if chance.random() < 0.6 else ["alice", "bob"]
+    return tuple((owner, chance.random() < 0.3, chance.randint(1, 5)) for owner in owners)
