@@ -43,11 +43,12 @@ class Wake(Protocol):
 
 
 class Server:
-    """`random(n)` gives n random bytes; `log(text)` takes one line."""
+    """`random(n)` gives n random bytes; `log(text)` takes one line; `name` is shown in `queue`."""
 
     def __init__(
-        self, files, clock: Clock, random: Callable[[int], bytes], log: Callable[[str], None]
-    ) -> None:
+        self, files, clock: Clock, random: Callable[[int], bytes], log: Callable[[str], None],
+        name: str = "",
+    ) -> None:  # fmt: skip
         self._files = files
         self._clock = clock
         self._random = random
@@ -63,7 +64,7 @@ class Server:
         self._turn = 0  # which of the queue files was written last
         self._journal = ""
         self._sure = False  # that the book is what the folders say
-        self._name = f"{socket.gethostname()} {os.getpid()}"
+        self._name = name or f"{socket.gethostname()} {os.getpid()}"
 
     # -- start -------------------------------------------------------------------------------
 
