@@ -16,7 +16,7 @@ from ..clock import stamp
 from ..records import Lease, Receipt
 from ..spool.journal import Line
 from ..spool.moving import Change
-from ..states import State, target
+from ..states import TERMINAL, State, target
 from ..text import clean
 from .book import Book, Entry
 from .seen import ClaimSeen, Delivered, JobDropped, Requested, RunLost, Seen, Unacceptable
@@ -103,19 +103,24 @@ class Decider:
             same = digest == (entry.digest if entry else seen.known_digest)
             reason = "a job of that name is here already, and it is another one"
             return self._loose(seen.path) if same else self._refuse(seen.path, reason)
-        if self._comes_too_early(seen):
-            return None
+        if self._comes_too_early(seen) or any(map(self._ends_now, (job, *seen.envelope.after))):
+            return None  # the next pass knows more
         reason = self._why_not(seen)
         if reason:
             return self._refuse(seen.path, reason, job)
         self._accept(seen, digest)
 
     def _comes_too_early(self, seen: JobDropped) -> bool:
-        """An earlier job that it names has not been looked at yet: the next pass knows more.
+        """An earlier job that it names has not been looked at yet.
 
         Only an earlier one, so that no two can wait for each other.
         """
         return any(other < seen.envelope.job and other not in self.book.entries for other in seen.coming)
+
+    def _ends_now(self, job: str) -> bool:
+        """It ends in this very pass: the book has forgotten it, and it is in no terminal folder yet."""
+        change = self._changes.get(job)
+        return change is not None and change.target in TERMINAL
 
     def _why_not(self, seen: JobDropped) -> str:
         envelope = seen.envelope
@@ -152,7 +157,8 @@ class Decider:
         self.book.counts["rejected"] += 1
 
     def _unacceptable(self, seen: Unacceptable) -> None:
-        self._refuse(seen.path, seen.reason, seen.job if seen.job not in self.book.entries else "")
+        spoils = seen.job in self.book.entries or self._ends_now(seen.job)
+        self._refuse(seen.path, seen.reason, "" if spoils else seen.job)
 
     def _requested(self, seen: Requested) -> None:
         request = seen.request
@@ -160,7 +166,7 @@ class Decider:
         if entry is None:
             if seen.dropped:
                 return None  # the job is still on its way in: the next pass knows more
-            if seen.known is None:
+            if seen.known is None and not self._ends_now(request.job):
                 return self._refuse(seen.path, f"{request.verb}: no job {request.job} in this spool")
             return self._loose(seen.path)  # it has ended: there is nothing left to ask for
         if entry.owner != request.submitter:

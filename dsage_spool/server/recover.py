@@ -42,7 +42,7 @@ def recover(files, roster_check, wall: float) -> Recovered:
     _finish_refusals(files, found)
     for state in (State.RUNNING, State.QUEUED, State.HELD):
         for job in sorted(filter(names.is_job, files.names(str(state)))):
-            _one_job(files, state, job, roster_check, found)
+            _one_job(files, state, job, roster_check, found, wall)
     for state in TERMINAL:
         found.book.counts[str(state)] += len(files.names(str(state)))
     _cancel_followers(files, found, wall)
@@ -76,7 +76,7 @@ def _holds_drop(files, path: str) -> bool:
     return True
 
 
-def _one_job(files, state: State, job: str, roster_check, found: Recovered) -> None:
+def _one_job(files, state: State, job: str, roster_check, found: Recovered, wall: float) -> None:
     try:
         text = files.read(layout.in_job(state, job, layout.ENVELOPE), records.RECORD_LIMIT)
         envelope = records.parse(Envelope, text)
@@ -85,30 +85,67 @@ def _one_job(files, state: State, job: str, roster_check, found: Recovered) -> N
         return
     inside = set(files.names(layout.job_folder(state, job)))
     entry = Entry(envelope, hashlib.sha256(text).digest(), state)
-    _read_leases(files, state, entry, inside)
+    lost = _read_leases(files, entry, inside, wall)
     found.book.add(entry, offered=False)
-    if inside & (_DELIVERED | {layout.VERDICT}):
-        _carry_out(files, entry, inside, roster_check, found)
+    if inside & (_DELIVERED | {layout.VERDICT}) and _carry_out(files, entry, inside, roster_check, found):
+        return
+    if lost:
+        found.changes.append(_mended(found.book, entry, lost))
 
 
-def _read_leases(files, state: State, entry: Entry, inside: set[str]) -> None:
-    """The attempt number follows from the leases: queued, it is one more than the last that ended."""
+def _read_leases(files, entry: Entry, inside: set[str], wall: float) -> Lease | None:
+    """The attempt number follows from the leases; the lease that must be written, if one was lost."""
     attempts = sorted(int(match[1]) for match in map(_LEASE.fullmatch, inside) if match)
+    last = None
     for attempt in attempts:
-        current = state is State.RUNNING and attempt == attempts[-1]
-        path = layout.in_job(state, entry.job, layout.lease_name(attempt))
-        lease = _lease(files, path) or (_by_lock(files, path, entry.job, attempt) if current else None)
-        if lease is None:
-            continue
-        entry.claims[attempt] = lease.run
-        if current:
-            entry.attempt = attempt
-            entry.run, entry.worker, entry.since = lease.run, lease.worker, lease.since
-        elif lease.ended:
+        last = _lease(files, layout.in_job(entry.state, entry.job, layout.lease_name(attempt)))
+        if last and last.ended:
+            entry.claims[attempt] = last.run
             entry.attempt = attempt + 1
-            entry.losses += lease.counts
-        else:
-            del entry.claims[attempt]  # its start was never committed: the lock tells it again
+            entry.losses += last.counts
+    if entry.state is not State.RUNNING:
+        return None  # a lease that has not ended: its start was undone, and the lock tells it again
+    if attempts and not (last and last.ended):
+        entry.attempt = attempts[-1]
+    return _present_lease(files, entry, last, wall)
+
+
+def _present_lease(files, entry: Entry, last: Lease | None, wall: float) -> Lease | None:
+    """Take up the lease of a running job. A power failure may have kept the start without it.
+
+    The lock then stands in for it: that one was on stable storage before the job ran. Without a lock
+    nobody has run this attempt: either it was about to be taken back (`last` has ended), or it ends
+    here.
+    """
+    if last and not last.ended:
+        return _take_up(entry, last)
+    lease = _by_lock(files, entry.job, entry.attempt)
+    if lease:
+        _take_up(entry, lease)
+        return lease
+    if last:
+        entry.attempt, entry.losses = last.attempt, entry.losses - last.counts
+        return _take_up(entry, last)
+    why = "its claim was lost with the power"
+    return Lease(entry.job, entry.attempt, "?", "?", "", wall, round(wall, 3), why, 0)
+
+
+def _take_up(entry: Entry, lease: Lease) -> None:
+    entry.claims[entry.attempt] = lease.run
+    entry.run, entry.worker, entry.since = lease.run, lease.worker, lease.since
+
+
+def _mended(book: Book, entry: Entry, lease: Lease) -> Change:
+    """Write the lease that was lost; one that has ended takes the job back to the queue."""
+    change = Change(entry.job, State.RUNNING, durable=True)
+    change.writes[layout.lease_name(lease.attempt)] = records.make(lease)
+    if lease.ended:
+        change.target = State.QUEUED
+        line = Line(entry.job, "return", "running", "queued", str(entry.attempt), lease.why)
+        change.lines.append(line)
+        book.move(entry, State.QUEUED, offered=False)
+        entry.attempt += 1
+    return change
 
 
 def _lease(files, path: str) -> Lease | None:
@@ -118,21 +155,24 @@ def _lease(files, path: str) -> Lease | None:
         return None
 
 
-def _by_lock(files, path: str, job: str, attempt: int) -> Lease | None:
-    """A lease that was torn by a crash, from the lock: that one stands until the lease has ended."""
+def _by_lock(files, job: str, attempt: int) -> Lease | None:
+    """A lease made anew from the lock, which stands until the lease has ended."""
     try:
+        path = layout.lock(job, attempt)
         since = round(files.stat(path).mtime, 3)
-        worker = read_worker(files.read(layout.lock(job, attempt), records.RECORD_LIMIT))
+        worker = read_worker(files.read(path, records.RECORD_LIMIT))
     except SpoolError:
         return None
     return Lease(job, attempt, worker.worker, worker.run, worker.host, since)
 
 
-def _carry_out(files, entry: Entry, inside: set[str], roster_check, found: Recovered) -> None:
+def _carry_out(files, entry: Entry, inside: set[str], roster_check, found: Recovered) -> bool:
+    """Finish the end of a job that was decided; whether there was one. Else what is there is undone."""
     folder = layout.job_folder(entry.state, entry.job)
     word = _decision(files, folder, inside, roster_check)
     if not word:
-        return _undo(files, folder, entry.job, inside)
+        _undo(files, folder, entry.job, inside)
+        return False
     end = State(word)
     note = "decided before a stop of the server"
     line = Line(entry.job, _VERBS[word], str(entry.state), word, str(entry.attempt), note)
@@ -141,6 +181,7 @@ def _carry_out(files, entry: Entry, inside: set[str], roster_check, found: Recov
         change.removes.append(layout.lock(entry.job, entry.attempt))
     found.changes.append(change)
     found.book.move(entry, end)
+    return True
 
 
 def _undo(files, folder: str, job: str, inside: set[str]) -> None:

@@ -156,7 +156,6 @@ class Monitor:
         self._thread.use(self._connect)
         self._follower = journal.Follower(files, self._clock.boottime)
         self._follower.begin()
-        self._strays = Strays(self._settings.times.heartbeat)
         self._check_doubtful()
         self._hand.check_locks(files)
         self._queue_stale = True
@@ -181,6 +180,7 @@ class Monitor:
         dropping.enrol(self._files, self._worker)
         size = len(records.make(self._worker))
         self._heart = Heart(self._clock, self._settings.times, run, size)
+        self._strays = Strays(self._settings.times.heartbeat)
         if self._thread:
             self._thread.close()
         self._thread = HeartThread(self._heart, self._settings.times, self._threads)
@@ -215,6 +215,7 @@ class Monitor:
         for ended in self._gathered(timeout):
             held = self._hand.let_go((ended.job, ended.attempt))
             self._live.forget(ended.job, ended.attempt)
+            self._strays.ran((ended.job, ended.attempt))
             self._news_at = self._clock.boottime()
             self._queue_stale = True
             if ended.outcome != "returned":
@@ -291,7 +292,13 @@ class Monitor:
         self._tried &= queued
 
     def _return_stray(self, job: str, attempt: int) -> None:
-        """Give back a claim that is ours by its lock and that we know nothing of."""
+        """Give back a claim that is ours by its lock and that we know nothing of.
+
+        First look for our own delivery: a server that is away has not taken it yet, and when it has,
+        the lock is gone before.
+        """
+        if self._is_there(layout.result(job, attempt)):
+            return
         if not dropping.holds(self._files, self._worker.run, layout.lock(job, attempt)):
             return
         texts = reading.read_parts(
@@ -299,9 +306,18 @@ class Monitor:
         )[0]
         if layout.ENVELOPE in texts:
             self._log(f"{job}: claimed and forgotten, given back")
-            ended = Ended(job, attempt, "returned", error="claimed and forgotten")
+            # What was delivered and refused has been tried, and uses up the attempt.
+            wall = 0.001 if self._strays.has_run((job, attempt)) else 0.0
+            ended = Ended(job, attempt, "returned", error="claimed and forgotten", wall_seconds=wall)
             digest = hashlib.sha256(texts[layout.ENVELOPE]).hexdigest()
             self._deliveries.keep([(ended, digest)], self._worker, self._settings)
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self._files.stat(path)
+        except Gone:
+            return False
+        return True
 
     def _room(self) -> int:
         wanted = self._appetite.wanted() - len(self._hand)

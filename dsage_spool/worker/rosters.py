@@ -22,13 +22,13 @@ class RosterFeed:
     def refresh(self, files: Files, now: float) -> None:
         if now - self._looked < EVERY:
             return
-        self._looked = now
         if self._own is not None:
             self._take("own", self._own)
-            return
-        found = files.stat(layout.ROSTER)
-        if found != self._known:
-            self._take(found, files.read(layout.ROSTER, LIMIT))
+        else:
+            found = files.stat(layout.ROSTER)
+            if found != self._known:
+                self._take(found, files.read(layout.ROSTER, LIMIT))
+        self._looked = now  # only now: a look that failed is made again before anything is claimed
 
     def _take(self, version: object, text: bytes) -> None:
         if version != self._known:

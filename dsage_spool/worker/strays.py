@@ -19,9 +19,18 @@ class Strays:
         self._patience = patience  # seconds; the server's view lags behind ours
         self._since: dict[Key, float] = {}
 
+        self._ran: set[Key] = set()  # what came out of a slot, while the server counts it as running
+
+    def ran(self, key: Key) -> None:
+        self._ran.add(key)
+
+    def has_run(self, key: Key) -> bool:
+        return key in self._ran
+
     def overdue(self, running: Iterable[Running], worker: str, mine: set[Key], now: float) -> list[Key]:
         """What has been said to run here, and has not, for longer than the patience."""
         said = {(row.job, row.attempt) for row in running if row.worker == worker}
         missing = said - mine
+        self._ran &= said | mine
         self._since = {key: self._since.get(key, now) for key in missing}
         return sorted(key for key, since in self._since.items() if now - since > self._patience)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from random import Random
-from typing import Callable, Sequence
+from typing import Any, Callable, Sequence
 
 from dsage_spool.errors import DiskError
 from memory_files import Inode, MemoryFiles
@@ -38,7 +38,7 @@ class Disk(MemoryFiles):
     def _new(self, kind: str) -> Inode:
         inode = super()._new(kind)
         inode.safe, inode.safe_entries = b"", {}  # after a power failure
-        inode.loose, inode.dropped = [], False
+        inode.loose, inode.dropped, inode.anew = [], False, False
         return inode
 
     def _bind(self, *changes: Change) -> None:
@@ -51,13 +51,27 @@ class Disk(MemoryFiles):
 
     def _set(self, inode: Inode, data: bytes) -> None:
         super()._set(inode, data)
-        inode.dropped = False
+        inode.dropped, inode.anew = False, True
+
+    def append(self, path: str, data: bytes) -> None:
+        self._in_place(super().append, path, data)
+
+    def resize(self, path: str, size: int) -> None:
+        self._in_place(super().resize, path, size)
+
+    def _in_place(self, change: Callable, path: str, argument: Any) -> None:
+        """What was flushed before stays what it is, where it is not cut off."""
+        name = path.rpartition("/")[2]
+        inode = self._parent(path)[0].entries.get(name)
+        anew = inode.anew if inode else False
+        change(path, argument)
+        self._inode(path).anew = anew
 
     def sync(self, paths: Sequence[str]) -> None:
         for path in paths:
             inode = self._inode(path)
             if inode.kind == "file" and not inode.dropped:
-                inode.safe = inode.data
+                inode.safe, inode.anew = inode.data, False
             for effect in self._pending if self._ordered else inode.loose:
                 effect.forced = True
             inode.loose.clear()
@@ -77,7 +91,8 @@ class Disk(MemoryFiles):
             _carry_out(effect)
         self._pending.clear()
         for inode in self._reachable(self.root, lambda inode: inode.entries):
-            inode.loose, inode.dropped, inode.safe = [], False, inode.data
+            inode.loose, inode.dropped, inode.anew = [], False, False
+            inode.safe = inode.data
 
     def lose_power(self) -> None:
         """Only what is on stable storage remains, and what got there by chance."""
@@ -93,8 +108,11 @@ class Disk(MemoryFiles):
 
     def _survives(self, inode: Inode) -> bytes:
         """Of bytes that were not flushed: the old ones, all, some, or as many zeros."""
-        some = inode.data[: self._chance.randint(0, len(inode.data))]
-        return self._chance.choice((inode.safe, inode.data, some, bytes(len(inode.data))))
+        intact = 0 if inode.anew else min(len(inode.safe), len(inode.data))
+        inode.anew = False
+        some = inode.data[: self._chance.randint(intact, len(inode.data))]
+        zeros = inode.data[:intact] + bytes(len(inode.data) - intact)
+        return self._chance.choice((inode.safe, inode.data, some, zeros))
 
     def _reachable(self, inode: Inode, entries: Callable[[Inode], dict]) -> list[Inode]:
         found = {id(inode): inode}

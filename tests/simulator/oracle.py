@@ -127,7 +127,7 @@ class Oracle:
         return verdict.data.decode("utf-8", "replace").strip() if verdict else "?"
 
     def _published(self, job: str, state: State, folder: Inode) -> None:
-        parts = {n: i.data for n, i in folder.entries.items() if not n.startswith("late.")}
+        parts = {n: i.data for n, i in folder.entries.items() if not n.startswith(("late.", "lease."))}
         known = self.published.setdefault(job, (str(state), parts))
         self.ended_at.setdefault(job, self.sim.now)
         if known != (str(state), parts):
