@@ -114,11 +114,11 @@ class Monitor:
 
     def _pause(self) -> float:
         """How long to wait for a child before the next look at the spool."""
-        if len(self._deliveries) or (self._queue_stale and self._files is not None):
-            return 0.0
         now = self._clock.boottime()
         if self._files is None:
             return min(max(0.0, self._retry.at - now), 1.0)
+        if len(self._deliveries) or self._queue_stale:
+            return 0.0
         return patience(now - self._news_at, self._longest_wait)
 
     def _finished(self) -> bool:
