@@ -37,7 +37,8 @@ FLOW = (
     State.REJECTED,
 )
 JOB_FOLDERS = tuple(state for state in FLOW if state is not State.INCOMING)
-TERMINAL = frozenset({State.DONE, State.FAILED, State.CANCELLED, State.REJECTED})
+ENDS = FLOW[4:]  # the terminal states, in that order
+TERMINAL = frozenset(ENDS)
 LIVE = frozenset({State.QUEUED, State.HELD, State.RUNNING})
 
 _ANY_LIVE = (State.QUEUED, State.HELD, State.RUNNING)

@@ -18,7 +18,7 @@ from ..records import Envelope, Lease, Receipt
 from ..spool.dropping import read_worker
 from ..spool.journal import Line
 from ..spool.moving import SERVED, Change
-from ..states import TERMINAL, State
+from ..states import ENDS, State
 from .book import Book, Entry
 from .look import check_parts
 
@@ -26,6 +26,7 @@ _VERDICT = re.compile(rb"\S+ (done|failed|cancelled): [^\n]*\n")
 _DELIVERED = layout.RESULT_PARTS
 _LEASE = re.compile(r"lease\.([1-9][0-9]{0,5})")
 _LATE = re.compile(r"late\.([1-9][0-9]{0,5})")
+_PART = layout.in_tmp("server.part")  # a crash leaves it to the next opening
 _VERBS = {"done": "settle", "failed": "fail", "cancelled": "cancel"}
 
 
@@ -43,7 +44,7 @@ def recover(files, roster_check, wall: float) -> Recovered:
     for state in (State.RUNNING, State.QUEUED, State.HELD):
         for job in sorted(filter(names.is_job, files.names(str(state)))):
             _one_job(files, state, job, roster_check, found, wall)
-    for state in TERMINAL:
+    for state in ENDS:
         found.book.counts[str(state)] += len(files.names(str(state)))
     _cancel_followers(files, found, wall)
     _offer(found.book)
@@ -169,10 +170,12 @@ def _by_lock(files, job: str, attempt: int) -> Lease | None:
 def _carry_out(files, entry: Entry, inside: set[str], roster_check, found: Recovered) -> bool:
     """Finish the end of a job that was decided; whether there was one. Else what is there is undone."""
     folder = layout.job_folder(entry.state, entry.job)
-    word = _decision(files, folder, inside, roster_check)
+    word, parts = _decision(files, folder, inside, roster_check)
     if not word:
         _undo(files, folder, entry.job, inside)
         return False
+    for name, data in parts.items():  # the crash may have come before they were flushed
+        files.drop(_PART, f"{folder}/{name}", data)
     end = State(word)
     note = "decided before a stop of the server"
     line = Line(entry.job, _VERBS[word], str(entry.state), word, str(entry.attempt), note)
@@ -188,30 +191,36 @@ def _undo(files, folder: str, job: str, inside: set[str]) -> None:
     # The verdict last: as long as it stands, the next start comes here too.
     for name in [*sorted(_DELIVERED & inside), *({layout.VERDICT} & inside)]:
         files.remove(f"{folder}/{name}")
-    for late in filter(None, map(_LATE.fullmatch, inside)):
+    for late in filter(None, map(_LATE.fullmatch, sorted(inside))):
         files.move(f"{folder}/{late[0]}", layout.result(job, int(late[1])))
 
 
-def _decision(files, folder: str, inside: set[str], roster_check) -> str:
-    """The word of a verdict if all that belongs to it is whole."""
+def _decision(files, folder: str, inside: set[str], roster_check) -> tuple[str, dict[str, bytes]]:
+    """The word of a verdict if all that belongs to it is whole, and all that."""
     if layout.VERDICT not in inside:
-        return ""
+        return "", {}
     try:
-        verdict = _VERDICT.fullmatch(files.read(f"{folder}/{layout.VERDICT}", 4096))
-        parts = {name: files.read(f"{folder}/{name}", 1 << 40) for name in _DELIVERED & inside}
+        text = files.read(f"{folder}/{layout.VERDICT}", 4096)
+        parts = {name: files.read(f"{folder}/{name}", 1 << 40) for name in sorted(_DELIVERED & inside)}
     except FileAnswer:
-        return ""
-    if not verdict:
-        return ""
-    word = verdict[1].decode()
+        return "", {}
+    verdict = _VERDICT.fullmatch(text)
+    word = verdict[1].decode() if verdict else ""
+    if word and _is_whole(word, parts, roster_check):
+        return word, {**parts, layout.VERDICT: text}
+    return "", {}
+
+
+def _is_whole(word: str, parts: dict[str, bytes], roster_check) -> bool:
+    """Whether a decision has all that belongs to it."""
     if layout.RECEIPT not in parts:
-        return "" if parts or word == "done" else word
+        return not parts and word != "done"
     try:
         roster_check(parts[layout.RECEIPT], parts.get(layout.RECEIPT_SIGNATURE, b""))
         check_parts(records.parse(Receipt, parts[layout.RECEIPT]), parts)
     except SpoolError:
-        return ""
-    return word
+        return False
+    return True
 
 
 def _cancel_followers(files, found: Recovered, wall: float) -> None:
@@ -234,7 +243,7 @@ def _cancel_followers(files, found: Recovered, wall: float) -> None:
 
 
 def _end_of(files, job: str) -> State | None:
-    for state in TERMINAL:
+    for state in ENDS:
         try:
             files.stat(layout.job_folder(state, job))
             return state
@@ -254,7 +263,7 @@ def _cancelled(book: Book, entry: Entry, other: str, end: State, wall: float) ->
 
 def _offer(book: Book) -> None:
     """Jobs that wait for nothing may run; the others are offered by `decide` when their time comes."""
-    for job in list(book.waiting):
+    for job in sorted(book.waiting):
         entry = book.entries[job]
         if not entry.not_before and not any(other in book.entries for other in entry.after):
             book.offer(entry)

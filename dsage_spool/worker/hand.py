@@ -6,10 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import Iterable, Iterator
 
-from .. import layout
+from .. import layout, records
 from ..children import Children, Task
-from ..errors import Gone
+from ..errors import BadFormat, Gone
 from ..files import Files
+from ..records import Lease
 from ..spool.journal import Line
 
 Key = tuple[str, int]  # job, attempt
@@ -24,6 +25,17 @@ class Held:
 
     envelope_sha256: str
     abandoned: bool = False  # the server has taken it back: nobody wants the result
+
+
+def is_over(lease: bytes | None) -> bool:
+    """Whether the server has ended that attempt already, and so its lock was free to be taken again.
+
+    So it is when our view of the queue was old: we were frozen, or its host has lost power.
+    """
+    try:
+        return lease is not None and records.parse(Lease, lease).ended > 0
+    except BadFormat:
+        return False  # torn by a power failure: a lease that has ended was flushed
 
 
 class Hand:

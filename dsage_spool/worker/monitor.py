@@ -25,7 +25,7 @@ from ..states import State
 from ..timing import patience
 from .choose import Appetite, Chooser
 from .deliver import Deliveries
-from .hand import Hand
+from .hand import Hand, is_over
 from .heart import Heart, HeartThread
 from .limits import Limits
 from .output import LiveOutput
@@ -347,16 +347,18 @@ class Monitor:
         # Cancelled between the claim and now; the server removes the lock.
 
     def _fetch_from(self, state: State, claimed: list[tuple[str, int]]) -> list[tuple[str, int]]:
-        parts = sorted(layout.JOB_PARTS)
-        found = reading.read_parts(
-            self._files, state, [job for job, _ in claimed], parts, self._settings.drop_limit
-        )
         missing = []
-        for (job, attempt), texts in zip(claimed, found):
-            if texts.keys() < layout.JOB_PARTS:
-                missing.append((job, attempt))
-            else:
-                self._hand.take((job, attempt), texts, self._settings.id)
+        for number in sorted({attempt for _, attempt in claimed}):
+            some = [(job, attempt) for job, attempt in claimed if attempt == number]
+            parts = [*sorted(layout.JOB_PARTS), layout.lease_name(number)]
+            found = reading.read_parts(
+                self._files, state, [job for job, _ in some], parts, self._settings.drop_limit
+            )
+            for key, texts in zip(some, found):
+                if not layout.JOB_PARTS <= texts.keys():
+                    missing.append(key)
+                elif not is_over(texts.get(layout.lease_name(number))):
+                    self._hand.take(key, texts, self._settings.id)
         return missing
 
     # -- the end -----------------------------------------------------------------------------

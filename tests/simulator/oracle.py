@@ -179,10 +179,17 @@ class Oracle:
             self.fail(f"{job}: never ended; it is in {self.states(job) or 'nowhere'}")
         for job in sorted(self.acked & self.published.keys()):
             self._check_end(job, self.jobs[job], self.published[job])
-        for box in (layout.INCOMING, layout.LOCKS, layout.RESULTS):
-            for name in self.disk.root.entries[box].entries:
-                if name[0] != "." and self._has_ended(name):
-                    self.fail(f"{box}/{name}: left over")
+        for path in self.leftovers():
+            self.fail(f"{path}: left over")
+
+    def leftovers(self) -> list[str]:
+        """What lies in the drop boxes of jobs that have ended."""
+        return [
+            f"{box}/{name}"
+            for box in (layout.INCOMING, layout.LOCKS, layout.RESULTS)
+            for name in self.disk.root.entries[box].entries
+            if name[0] != "." and self._has_ended(name)
+        ]
 
     def _has_ended(self, name: str) -> bool:
         return name.split(".")[0] in self.published and not name.endswith(".out")

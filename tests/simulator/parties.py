@@ -77,7 +77,7 @@ def work(world: World, process: Process, name: str, slots: int, local: bool, cro
         Worker(name, "", host=process.machine.name, slots=slots),
         Limits(once=cron),
         log,
-        longest_wait=0.1 if local else 2.0,
+        longest_wait=1.0 if local else 2.0,
         threads=Threads(process),
     )
     monitor.run(lambda: process.stopping)

@@ -41,14 +41,14 @@ class Weather:
 
 
 def draw(chance: Random) -> Weather:
-    seconds = chance.choice((20.0, 40.0, 60.0))
+    seconds = chance.choice((10.0, 20.0, 40.0))
     lease = chance.choice((6.0, 12.0, 24.0))
     return Weather(
         lease=lease,
         seconds=seconds,
         ordered_disk=chance.random() < 0.4,
         events_lost=chance.choice((0.0, 0.3, 1.0)),
-        sudden=chance.choice((0.0, 0.3, 0.8)),
+        sudden=chance.choice((0.0, 0.3, 0.8, 0.9)),
         faults=_faults(chance, seconds),
         workers=_workers(chance),
         clients=_clients(chance),
@@ -57,7 +57,7 @@ def draw(chance: Random) -> Weather:
 
 
 def _faults(chance: Random, seconds: float) -> tuple[tuple[float, str], ...]:
-    kinds = [kind for kind in KINDS if chance.random() < 0.25]
+    kinds = [kind for kind in KINDS if chance.random() < 0.4]
     times = [(chance.uniform(0, seconds), kind)
              for kind in kinds for _ in range(chance.randint(1, KINDS[kind]))]  # fmt: skip
     return tuple(sorted(times))

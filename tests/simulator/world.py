@@ -243,7 +243,7 @@ class World:
                 process.frozen_until = process.fault_at = 0
 
     def at_rest(self) -> bool:
-        return not self.unfinished and not self.oracle.waiting()
+        return not (self.unfinished or self.oracle.waiting() or self.oracle.leftovers())
 
 
 def run(
@@ -261,7 +261,6 @@ def run(
             world.calm_down()
             sim.run(sim.now + REST, lambda: bool(oracle.violations) or world.at_rest())
         if not oracle.violations:
-            sim.run(sim.now + 10.0)
             oracle.check_ends()
         for machine in world.machines.values():
             machine.kill_all()
