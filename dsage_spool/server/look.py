@@ -18,7 +18,7 @@ from ..records import Envelope, Receipt, Request
 from ..signing import JOB_NAMESPACE, RESULT_NAMESPACE, Roster
 from ..spool.dropping import read_worker
 from ..spool.settings import Settings
-from ..states import TERMINAL, State
+from ..states import ENDS, State
 from ..text import clean
 from .seen import ClaimSeen, Delivered, JobDropped, Requested, Seen, Unacceptable
 
@@ -123,7 +123,7 @@ class Look:
         """The terminal state in which a job of that name lies."""
         if self.is_live(job):
             return None
-        found = (state for state in TERMINAL if self._has(layout.job_folder(state, job)))
+        found = (state for state in ENDS if self._has(layout.job_folder(state, job)))
         return next(found, None)
 
     def _has(self, path: str) -> bool:
