@@ -93,6 +93,7 @@ class Book:
         self.waiting: set[str] = set()  # queued, and not to be offered yet
         self.dated: set[str] = set()  # queued, with a last date
         self.locks: set[str] = set()  # names of the locks that running jobs hold
+        self.unreadable: dict[str, State] = {}  # live jobs that the disk would not give us
         self._followers: dict[str, set[str]] = {}
 
     def add(self, entry: Entry, offered: bool = True) -> None:
@@ -101,6 +102,10 @@ class Book:
         for other in entry.after:
             self._followers.setdefault(other, set()).add(entry.job)
         self._enter(entry, offered)
+
+    def is_open(self, job: str) -> bool:
+        """Whether it has not ended, as far as we know."""
+        return job in self.entries or job in self.unreadable
 
     def waiting_for(self, job: str) -> set[str]:
         """Jobs that were to run after this one and have not ended; asked once, when it ends."""

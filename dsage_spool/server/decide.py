@@ -39,8 +39,9 @@ class Decider:
     def decide(self, seen: Iterable[Seen], wall: float) -> list[Change]:
         self._changes, self._wall, self.notes = {}, wall, []
         for observation in seen:
-            _RULES[type(observation)](self, observation)
-            self._tell_followers()
+            if observation.about not in self.book.unreadable:  # else it waits, as its job does
+                _RULES[type(observation)](self, observation)
+                self._tell_followers()
         self._dated()
         self._tell_followers()
         return list(self._changes.values())
@@ -127,7 +128,7 @@ class Decider:
         if envelope.not_after and self._wall > envelope.not_after + NOT_AFTER_TOLERANCE:
             return f"too late: not-after was {stamp(envelope.not_after)}"
         for other in envelope.after:
-            if other not in self.book.entries and seen.fates.get(other) is None:
+            if not self.book.is_open(other) and seen.fates.get(other) is None:
                 return f"after: no job {other} in this spool"
         return ""
 
@@ -140,7 +141,7 @@ class Decider:
             Line(entry.job, "accept", "incoming", "queued", "1", f"{entry.owner} {entry.title}")
         )
         self._changes[entry.job] = change
-        open_ends = [job for job in entry.after if job in self.book.entries]
+        open_ends = [job for job in entry.after if self.book.is_open(job)]
         self.book.add(entry, offered=not open_ends and entry.not_before <= self._wall)
         for other in entry.after:
             if seen.fates.get(other) not in (None, State.DONE):
@@ -328,8 +329,7 @@ class Decider:
         self._end(entry, "cancel", f"it was to run after {other}, which is {end}")
 
     def _may_run(self, entry: Entry) -> bool:
-        live = self.book.entries
-        return entry.not_before <= self._wall and not any(job in live for job in entry.after)
+        return entry.not_before <= self._wall and not any(map(self.book.is_open, entry.after))
 
     def _dated(self) -> None:
         """Jobs whose time has come, or is over; looked at once a second."""

@@ -77,12 +77,22 @@ def _holds_drop(files, path: str) -> bool:
     return True
 
 
+def can_be_read(files, state: State, job: str) -> bool:
+    """Whether the disk gives a job again that it would not give before."""
+    try:
+        records.parse(Envelope, files.read(layout.in_job(state, job, layout.ENVELOPE), records.RECORD_LIMIT))
+    except SpoolError:
+        return False
+    return True
+
+
 def _one_job(files, state: State, job: str, roster_check, found: Recovered, wall: float) -> None:
     try:
         text = files.read(layout.in_job(state, job, layout.ENVELOPE), records.RECORD_LIMIT)
         envelope = records.parse(Envelope, text)
     except SpoolError as error:
         found.notes.append(f"{state}/{job}: cannot be read, left alone: {error.message}")
+        found.book.unreadable[job] = state
         return
     inside = set(files.names(layout.job_folder(state, job)))
     entry = Entry(envelope, hashlib.sha256(text).digest(), state)
@@ -231,7 +241,7 @@ def _cancel_followers(files, found: Recovered, wall: float) -> None:
         for entry in book.entries.values()
         if entry.state is not State.RUNNING
         for other in entry.after
-        if other not in book.entries
+        if not book.is_open(other)
         and (end := ended.get(other) or _end_of(files, other)) not in (None, State.DONE)
     ]
     while lost:
@@ -265,7 +275,7 @@ def _offer(book: Book) -> None:
     """Jobs that wait for nothing may run; the others are offered by `decide` when their time comes."""
     for job in sorted(book.waiting):
         entry = book.entries[job]
-        if not entry.not_before and not any(other in book.entries for other in entry.after):
+        if not entry.not_before and not any(map(book.is_open, entry.after)):
             book.offer(entry)
 
 

@@ -1,4 +1,7 @@
-"""What one look of the server at its drop boxes has found; the input of `decide`. Pure data."""
+"""What one look of the server at its drop boxes has found; the input of `decide`. Pure data.
+
+`about` is the job that an observation is about.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,10 @@ class JobDropped:
     fates: dict[str, State | None] = field(default_factory=dict)  # of ended jobs named in `after`
     coming: frozenset[str] = frozenset()  # jobs named in `after` that still lie in incoming/
 
+    @property
+    def about(self) -> str:
+        return self.envelope.job
+
 
 @dataclass(frozen=True)
 class Requested:
@@ -27,6 +34,10 @@ class Requested:
     request: Request
     known: State | None = None
     dropped: bool = False  # the file of its job still lies in incoming/
+
+    @property
+    def about(self) -> str:
+        return self.request.job
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,10 @@ class Unacceptable:
     reason: str
     job: str = ""
 
+    @property
+    def about(self) -> str:
+        return self.job
+
 
 @dataclass(frozen=True)
 class ClaimSeen:
@@ -45,6 +60,10 @@ class ClaimSeen:
     attempt: int
     worker: Worker
     enrolled: bool = True  # the roster has this worker
+
+    @property
+    def about(self) -> str:
+        return self.job
 
 
 @dataclass(frozen=True)
@@ -57,10 +76,15 @@ class Delivered:
     known: State | None = None  # where the job lies, if it has ended
     served: bool = False  # its receipt is the one that lies there
 
+    @property
+    def about(self) -> str:
+        return self.receipt.job
+
 
 @dataclass(frozen=True)
 class RunLost:
     run: str
+    about: str = ""  # no single job
 
 
 Seen = JobDropped | Requested | Unacceptable | ClaimSeen | Delivered | RunLost

@@ -24,7 +24,7 @@ from ..records import Receipt
 from .decide import Decider
 from .leases import Leases
 from .look import Look
-from .recover import recover
+from .recover import can_be_read, recover
 from .seen import RunLost, Seen
 from .sweep import Sweeper
 
@@ -166,6 +166,9 @@ class Server:
         now = self._clock.boottime()
         if now - self._swept > REWRITE:
             self._swept = now
+            unreadable = self.book.unreadable.items()
+            if any(can_be_read(self._files, state, job) for job, state in unreadable):
+                self._load()
             self._sweeper.forget_old_runs(self.book, self.settings.lease)
             self._sweeper.sweep(self.book, now)
 

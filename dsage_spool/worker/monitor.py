@@ -215,7 +215,7 @@ class Monitor:
         for ended in self._gathered(timeout):
             held = self._hand.let_go((ended.job, ended.attempt))
             self._live.forget(ended.job, ended.attempt)
-            self._strays.ran((ended.job, ended.attempt))
+            self._strays.ran.add((ended.job, ended.attempt))
             self._news_at = self._clock.boottime()
             self._queue_stale = True
             if ended.outcome != "returned":
@@ -253,7 +253,11 @@ class Monitor:
     def _check_doubtful(self) -> None:
         doubtful, self._doubtful = self._doubtful, []
         run = self._worker.run
-        won = [key for key in doubtful if dropping.holds(self._files, run, layout.lock(*key))]
+        won = [
+            key
+            for key in doubtful
+            if key not in self._strays.ran and dropping.holds(self._files, run, layout.lock(*key))
+        ]
         self._fetch(won)
 
     # -- more jobs ---------------------------------------------------------------------------
@@ -279,7 +283,9 @@ class Monitor:
     def _read_queue(self) -> QueueView:
         view = reading.read_queue(self._files) or QueueView()
         self._queue_at = self._clock.boottime()
-        self._forget_tries({(row.job, row.attempt) for row in view.next})
+        queued = {(row.job, row.attempt) for row in view.next}
+        self._strays.forget(queued | {(row.job, row.attempt) for row in view.running})
+        self._forget_tries(queued)
         mine = self._hand.keys() | self._deliveries.keys()
         for key in self._strays.overdue(view.running, self._worker.worker, mine, self._queue_at):
             self._return_stray(*key)
@@ -288,7 +294,7 @@ class Monitor:
     def _forget_tries(self, queued: set[tuple[str, int]]) -> None:
         """Now and then also those still queued: the server may have removed the lock that beat us."""
         if self._queue_at - self._tried_since > self._settings.times.heartbeat:
-            self._tried, self._tried_since = self._hand.keys(), self._queue_at
+            self._tried, self._tried_since = self._hand.keys() | self._strays.ran, self._queue_at
         self._tried &= queued
 
     def _return_stray(self, job: str, attempt: int) -> None:
@@ -307,7 +313,7 @@ class Monitor:
         if layout.ENVELOPE in texts:
             self._log(f"{job}: claimed and forgotten, given back")
             # What was delivered and refused has been tried, and uses up the attempt.
-            wall = 0.001 if self._strays.has_run((job, attempt)) else 0.0
+            wall = 0.001 if (job, attempt) in self._strays.ran else 0.0
             ended = Ended(job, attempt, "returned", error="claimed and forgotten", wall_seconds=wall)
             digest = hashlib.sha256(texts[layout.ENVELOPE]).hexdigest()
             self._deliveries.keep([(ended, digest)], self._worker, self._settings)

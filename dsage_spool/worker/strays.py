@@ -1,4 +1,5 @@
-"""Claims that the server counts as ours and that we do not have: found, and given back. Pure.
+"""Claims that the server counts as ours and that we do not have: found, and given back. And attempts
+that have run here, as long as an old view of the queue may offer them again. Pure.
 
 A claim may be made and forgotten: its answer was lost with the connection, or the job could not be
 read. Our heartbeat would keep its lease alive for ever, so we compare what the server says runs here
@@ -19,18 +20,15 @@ class Strays:
         self._patience = patience  # seconds; the server's view lags behind ours
         self._since: dict[Key, float] = {}
 
-        self._ran: set[Key] = set()  # what came out of a slot, while the server counts it as running
+        self.ran: set[Key] = set()  # what came out of a slot, while the queue speaks of it
 
-    def ran(self, key: Key) -> None:
-        self._ran.add(key)
-
-    def has_run(self, key: Key) -> bool:
-        return key in self._ran
+    def forget(self, spoken_of: set[Key]) -> None:
+        """`spoken_of` is all that the queue offers or counts as running."""
+        self.ran &= spoken_of
 
     def overdue(self, running: Iterable[Running], worker: str, mine: set[Key], now: float) -> list[Key]:
         """What has been said to run here, and has not, for longer than the patience."""
         said = {(row.job, row.attempt) for row in running if row.worker == worker}
         missing = said - mine
-        self._ran &= said | mine
         self._since = {key: self._since.get(key, now) for key in missing}
         return sorted(key for key, since in self._since.items() if now - since > self._patience)
