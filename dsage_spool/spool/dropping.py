@@ -99,6 +99,16 @@ def _won(files: Files, outcome: Any, run: str, lock: str) -> bool:
     raise outcome
 
 
+def claimed_after_all(
+    files: Files, run: str, doubtful: Sequence[tuple[str, int]]
+) -> list[tuple[str, int]]:
+    """Of the claims on whose way the connection was lost, those that were won; flushed like others."""
+    won = [key for key in doubtful if holds(files, run, layout.lock(*key))]
+    if won:
+        files.sync([layout.LOCKS])
+    return won
+
+
 def holds(files: Files, run: str, lock: str) -> bool:
     """Whether a lock is there and names this run of this worker."""
     try:

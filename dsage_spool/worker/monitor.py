@@ -251,13 +251,9 @@ class Monitor:
         self._hand.heed(lines)
 
     def _check_doubtful(self) -> None:
-        doubtful, self._doubtful = self._doubtful, []
-        run = self._worker.run
-        won = [
-            key
-            for key in doubtful
-            if key not in self._strays.ran and dropping.holds(self._files, run, layout.lock(*key))
-        ]
+        doubtful = [key for key in self._doubtful if key not in self._strays.ran]
+        won = dropping.claimed_after_all(self._files, self._worker.run, doubtful)
+        self._doubtful = []
         self._fetch(won)
 
     # -- more jobs ---------------------------------------------------------------------------
