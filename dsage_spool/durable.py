@@ -26,6 +26,14 @@ def flush(paths: Sequence[str]) -> None:
         _flush_one(path)
 
 
+def flush_all(folder: str) -> None:
+    """Make durable whatever was written on the file system of `folder`, by whomever."""
+    if _syncfs is not None:
+        _flush_file_system(folder)
+    elif hasattr(os, "sync"):
+        os.sync()  # Windows has nothing of the kind
+
+
 def _flush_one(path: str) -> None:
     if sys.platform == "win32" and os.path.isdir(path):
         return  # Windows has no handle on a folder to flush

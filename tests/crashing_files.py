@@ -14,7 +14,7 @@ CHANGES = (
     "write", "rewrite", "append", "drop", "resize", "link", "move", "make_folder", "remove",
     "remove_tree",
 )  # fmt: skip
-COUNTED = (*CHANGES, "sync")
+COUNTED = (*CHANGES, "sync", "sync_all")
 
 
 class CrashingFiles(Files):

@@ -163,6 +163,9 @@ class MemoryFiles(Files):
         for path in paths:
             self._inode(path)
 
+    def sync_all(self) -> None:
+        pass
+
     def now(self) -> float:
         return self._clock()
 

@@ -194,10 +194,11 @@ def test_a_request_whose_job_is_on_its_way_in_waits_for_it(desk):
     assert desk.see(desk.request("cancel", dropped=True)) == []
 
 
-def test_a_job_and_its_cancel_in_one_pass_are_one_change(desk):
+def test_a_job_that_is_accepted_is_cancelled_by_the_next_pass_at_the_earliest(desk):
     change = desk.one(desk.dropped(), desk.request("cancel"))
-    assert (change.origin, change.target) == (None, State.CANCELLED)
-    assert verbs(change) == ["accept", "cancel"]
+    assert (change.target, verbs(change)) == (State.QUEUED, ["accept"]), "the request waits"
+    change = desk.one(desk.request("cancel"))
+    assert (change.origin, change.target) == (State.QUEUED, State.CANCELLED)
     assert desk.book.entries == {}
 
 
@@ -460,7 +461,26 @@ def test_a_chain_of_jobs_falls_in_one_pass(desk):
 ])  # fmt: skip
 def test_a_job_after_one_that_has_ended(desk, fate, end):
     change = desk.one(desk.dropped(2, after=(name(1),), fates={name(1): fate}))
+    if end is State.CANCELLED:
+        assert change.target is State.QUEUED and not list(desk.book.order(WALL)), "never offered"
+        change = desk.one()
     assert change.target is end
+
+
+def test_what_names_a_job_that_ends_in_the_same_pass_waits_for_the_next(desk):
+    desk.job(1)
+    after, again = desk.dropped(2, after=(name(1),)), desk.dropped(1)
+    changes = desk.see(desk.request("cancel"), after, again, desk.request("hold"))
+    assert [(change.job, verbs(change)) for change in changes if change.lines] == [(name(1), ["cancel"])]
+
+
+def test_nothing_is_done_about_a_job_that_cannot_be_read(desk):
+    desk.dropped(1)
+    desk.book.unreadable[name(1)] = State.RUNNING
+    seen = [desk.claim(), desk.delivered(), desk.request("cancel"), desk.dropped(1)]
+    assert desk.see(*seen) == []
+    desk.job(2, after=(name(1),))
+    assert not list(desk.book.order(WALL)), "it may still end"
 
 
 # -- all together ---------------------------------------------------------------------------------

@@ -33,11 +33,16 @@ class Decider:
         self._dated_at = float("-inf")
         self._changes: dict[str, Change] = {}
         self._ended: list[tuple[str, State]] = []  # jobs whose followers have not been told yet
+        self._doomed: list[tuple[str, str, State]] = []  # accepted, to be cancelled by the next pass
         self._wall = 0.0
         self.notes: list[str] = []  # for the log
 
     def decide(self, seen: Iterable[Seen], wall: float) -> list[Change]:
         self._changes, self._wall, self.notes = {}, wall, []
+        doomed, self._doomed = self._doomed, []
+        for job, other, end in doomed:
+            if job in self.book.entries:
+                self._predecessor_failed(self.book.entries[job], other, end)
         for observation in seen:
             if observation.about not in self.book.unreadable:  # else it waits, as its job does
                 _RULES[type(observation)](self, observation)
@@ -118,6 +123,14 @@ class Decider:
         """
         return any(other < seen.envelope.job and other not in self.book.entries for other in seen.coming)
 
+    def _is_new(self, job: str) -> bool:
+        """It is accepted in this very pass, and may end in the next one at the earliest.
+
+        An end in the same rename could be read before it is on stable storage, and then be another.
+        """
+        change = self._changes.get(job)
+        return change is not None and change.origin is None
+
     def _ends_now(self, job: str) -> bool:
         """It ends in this very pass: the book has forgotten it, and it is in no terminal folder yet."""
         change = self._changes.get(job)
@@ -141,16 +154,18 @@ class Decider:
             Line(entry.job, "accept", "incoming", "queued", "1", f"{entry.owner} {entry.title}")
         )
         self._changes[entry.job] = change
-        open_ends = [job for job in entry.after if self.book.is_open(job)]
-        self.book.add(entry, offered=not open_ends and entry.not_before <= self._wall)
-        for other in entry.after:
-            if seen.fates.get(other) not in (None, State.DONE):
-                return self._predecessor_failed(entry, other, seen.fates[other])
+        self.book.add(entry, offered=self._may_run(entry) and not self._lost_predecessor(seen))
+        if lost := self._lost_predecessor(seen):
+            self._predecessor_failed(entry, lost, seen.fates[lost])
+
+    def _lost_predecessor(self, seen: JobDropped) -> str:
+        ended = (job for job in seen.envelope.after if seen.fates.get(job) not in (None, State.DONE))
+        return next(ended, "")
 
     def _refuse(self, path: str, reason: str, job: str = "") -> None:
         """Keep what cannot be accepted, with the reason; the name of a real job is not spoiled."""
         folder = job or self._fresh_name(self._wall)
-        change = Change(folder, target=State.REJECTED, folder=folder)
+        change = Change(folder, target=State.REJECTED, folder=folder, durable=True)
         change.writes[layout.VERDICT] = self._verdict("rejected", f"{reason} (came as {path})")
         change.takes[path] = layout.DROPPED
         change.lines.append(Line(folder, "reject", "incoming", "rejected", "-", reason))
@@ -170,6 +185,8 @@ class Decider:
             if seen.known is None and not self._ends_now(request.job):
                 return self._refuse(seen.path, f"{request.verb}: no job {request.job} in this spool")
             return self._loose(seen.path)  # it has ended: there is nothing left to ask for
+        if self._is_new(request.job):
+            return None
         if entry.owner != request.submitter:
             return self._refuse(
                 seen.path, f"{request.verb}: the job is {entry.owner}'s, not {request.submitter}'s"
@@ -325,7 +342,10 @@ class Decider:
             elif self._may_run(entry):
                 self.book.offer(entry)
 
-    def _predecessor_failed(self, entry: Entry, other: str, end: State | None) -> None:
+    def _predecessor_failed(self, entry: Entry, other: str, end: State) -> None:
+        if self._is_new(entry.job):
+            self._doomed.append((entry.job, other, end))
+            return
         self._end(entry, "cancel", f"it was to run after {other}, which is {end}")
 
     def _may_run(self, entry: Entry) -> bool:
@@ -338,11 +358,11 @@ class Decider:
         self._dated_at = self._wall
         for job in sorted(self.book.waiting):
             entry = self.book.entries[job]
-            if self._may_run(entry):
+            if self._may_run(entry) and not self._is_new(job):
                 self.book.offer(entry)
         for job in sorted(self.book.dated):
             entry = self.book.entries[job]
-            if self._wall > entry.not_after:
+            if self._wall > entry.not_after and not self._is_new(job):
                 self._end(entry, "fail", f"still waiting when not-after came, {stamp(entry.not_after)}")
 
 

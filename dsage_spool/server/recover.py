@@ -26,7 +26,6 @@ _VERDICT = re.compile(rb"\S+ (done|failed|cancelled): [^\n]*\n")
 _DELIVERED = layout.RESULT_PARTS
 _LEASE = re.compile(r"lease\.([1-9][0-9]{0,5})")
 _LATE = re.compile(r"late\.([1-9][0-9]{0,5})")
-_PART = layout.in_tmp("server.part")  # a crash leaves it to the next opening
 _VERBS = {"done": "settle", "failed": "fail", "cancelled": "cancel"}
 
 
@@ -38,7 +37,12 @@ class Recovered:
 
 
 def recover(files, roster_check, wall: float) -> Recovered:
-    """`roster_check(receipt_bytes, signature_bytes)` raises if a receipt is not a worker's."""
+    """`roster_check(receipt_bytes, signature_bytes)` raises if a receipt is not a worker's.
+
+    First of all everything is flushed: a server that was killed may have left in memory alone what
+    is now read and trusted, and told to others.
+    """
+    files.sync_all()
     found = Recovered(Book())
     _finish_refusals(files, found)
     for state in (State.RUNNING, State.QUEUED, State.HELD):
@@ -180,12 +184,10 @@ def _by_lock(files, job: str, attempt: int) -> Lease | None:
 def _carry_out(files, entry: Entry, inside: set[str], roster_check, found: Recovered) -> bool:
     """Finish the end of a job that was decided; whether there was one. Else what is there is undone."""
     folder = layout.job_folder(entry.state, entry.job)
-    word, parts = _decision(files, folder, inside, roster_check)
+    word = _decision(files, folder, inside, roster_check)
     if not word:
         _undo(files, folder, entry.job, inside)
         return False
-    for name, data in parts.items():  # the crash may have come before they were flushed
-        files.drop(_PART, f"{folder}/{name}", data)
     end = State(word)
     note = "decided before a stop of the server"
     line = Line(entry.job, _VERBS[word], str(entry.state), word, str(entry.attempt), note)
@@ -205,20 +207,18 @@ def _undo(files, folder: str, job: str, inside: set[str]) -> None:
         files.move(f"{folder}/{late[0]}", layout.result(job, int(late[1])))
 
 
-def _decision(files, folder: str, inside: set[str], roster_check) -> tuple[str, dict[str, bytes]]:
-    """The word of a verdict if all that belongs to it is whole, and all that."""
+def _decision(files, folder: str, inside: set[str], roster_check) -> str:
+    """The word of a verdict if all that belongs to it is whole."""
     if layout.VERDICT not in inside:
-        return "", {}
+        return ""
     try:
         text = files.read(f"{folder}/{layout.VERDICT}", 4096)
         parts = {name: files.read(f"{folder}/{name}", 1 << 40) for name in sorted(_DELIVERED & inside)}
     except FileAnswer:
-        return "", {}
+        return ""
     verdict = _VERDICT.fullmatch(text)
     word = verdict[1].decode() if verdict else ""
-    if word and _is_whole(word, parts, roster_check):
-        return word, {**parts, layout.VERDICT: text}
-    return "", {}
+    return word if word and _is_whole(word, parts, roster_check) else ""
 
 
 def _is_whole(word: str, parts: dict[str, bytes], roster_check) -> bool:

@@ -13,10 +13,10 @@ from typing import Callable, Iterator, Protocol
 
 from .. import layout, names, queuefile
 from ..clock import Clock, stamp
-from ..errors import Denied, FileAnswer, SpoolError
+from ..errors import FileAnswer, SpoolError
 from ..spool import journal, settings
 from ..spool.journal import Line
-from ..spool.moving import Change, commit, tidy
+from ..spool.moving import Change, commit, refuse, tidy
 from ..states import FLOW, State
 from ..signing import RESULT_NAMESPACE
 from .. import records
@@ -204,9 +204,7 @@ class Server:
     def _carry_out(self, changes: list[Change]) -> None:
         refusals = [change for change in changes if change.target is State.REJECTED]
         others = [change for change in changes if change.target is not State.REJECTED]
-        lines = commit(self._files, others)
-        for change in refusals:
-            lines += self._refuse(change)
+        lines = commit(self._files, others) + self._refuse(refusals)
         if lines:
             self._write_queue()
             self._tell(lines)
@@ -223,16 +221,19 @@ class Server:
         self._stuck.add(path)
         self._log(f"{path}: {problem}")
 
-    def _refuse(self, change: Change) -> list[Line]:
-        """One by one, since what lies in a drop box may resist even being moved."""
-        try:
-            lines = commit(self._files, [change])
-        except (FileAnswer, Denied) as error:
-            for path in change.takes:
-                self._stick(path, f"cannot be moved to rejected/: {error.message}")
-            self.book.counts["rejected"] -= 1
+    def _refuse(self, refusals: list[Change]) -> list[Line]:
+        if not refusals:
             return []
-        self._log(f"rejected {change.folder}: {change.lines[0].note}")
+        lines = []
+        stuck = {change.name: error for change, error in refuse(self._files, refusals)}
+        for change in refusals:
+            if error := stuck.get(change.name):
+                for path in change.takes:
+                    self._stick(path, f"cannot be moved to rejected/: {error.message}")
+                self.book.counts["rejected"] -= 1
+            else:
+                self._log(f"rejected {change.folder}: {change.lines[0].note}")
+                lines += change.lines
         return lines
 
     def _tell(self, lines: list[Line]) -> None:

@@ -69,12 +69,56 @@ def commit(files: Files, changes: Sequence[Change]) -> list[Line]:
         _write(files, change)
     durable = [change for change in changes if change.durable]
     if durable:
-        files.sync([path for change in durable for path in _written(change)])
+        _flush_writes(files, durable)
     for change in changes:
         _rename(files, change)
     if durable:
         files.sync(sorted({str(state) for change in durable for state in _touched(change)}))
     return [line for change in changes for line in change.lines]
+
+
+def refuse(files: Files, changes: Sequence[Change]) -> list[tuple[Change, SpoolError]]:
+    """The same for what is rejected; answers what resisted, with the error, and was left alone.
+
+    The reasons are flushed before what was dropped is moved to them, so that neither is ever without
+    the other; what lies in a drop box may resist even being moved.
+    """
+    for change in changes:
+        _write(files, change, takes=False)
+    _flush_writes(files, changes)
+    stuck = [(change, error) for change in changes if (error := _refused(files, change))]
+    resisting = {change.name for change, _ in stuck}
+    files.sync([change.end for change in changes if change.name not in resisting])
+    files.sync([str(State.REJECTED), layout.TMP])
+    return stuck
+
+
+def _refused(files: Files, change: Change) -> SpoolError | None:
+    try:
+        _take(files, change)
+        _rename(files, change)
+    except (FileAnswer, Denied) as error:
+        return error
+    return None
+
+
+def _flush_writes(files: Files, changes: Sequence[Change]) -> None:
+    """Step 2. After a flush that failed nobody can tell any more what of it is on the disk, though
+    all of it can still be read: take it away again, so that the next pass writes it anew."""
+    try:
+        files.sync([path for change in changes for path in _written(change)])
+    except SpoolError:
+        for change in changes:
+            for name in change.writes:
+                _unless_failing(files.remove, f"{change.home}/{name}")
+        raise
+
+
+def _unless_failing(operation: Callable[..., None], *arguments: object) -> None:
+    try:
+        operation(*arguments)
+    except SpoolError:
+        pass
 
 
 def tidy(files: Files, changes: Sequence[Change]) -> tuple[list[str], list[tuple[str, SpoolError]]]:
@@ -117,11 +161,16 @@ def _put_aside(files: Files, path: str, rest: str) -> None:
     files.remove(path)
 
 
-def _write(files: Files, change: Change) -> None:
+def _write(files: Files, change: Change, takes: bool = True) -> None:
     if change.origin is None and change.target is not None:
         fresh_folder(files, change.home)
     for name, data in change.writes.items():
         files.write(f"{change.home}/{name}", data)
+    if takes:
+        _take(files, change)
+
+
+def _take(files: Files, change: Change) -> None:
     for path, name in change.takes.items():
         files.move(path, f"{change.home}/{name}")
 

@@ -78,6 +78,15 @@ class Disk(MemoryFiles):
         while self._pending and self._pending[0].forced:
             _carry_out(self._pending.popleft())
 
+    def sync_all(self) -> None:
+        for effect in self._pending:
+            _carry_out(effect)
+        self._pending.clear()
+        for inode in self._reachable(self.root, lambda inode: inode.entries):
+            inode.loose = []
+            if not inode.dropped:
+                inode.safe, inode.anew = inode.data, False
+
     def fail_sync(self, paths: Sequence[str]) -> None:
         """The flush fails, and what it was about will not be written by a later one either."""
         for path in paths:

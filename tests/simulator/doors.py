@@ -30,7 +30,7 @@ class HostFiles(LocalFiles):
     def _do(self, name: str, *arguments: Any) -> Any:
         process, sim = self._process, self._process.sim
         strikes = process.counts()
-        process.spend(sim.chance.random() * (FLUSH if name == "sync" else QUICK))
+        process.spend(sim.chance.random() * (FLUSH if name.startswith("sync") else QUICK))
         try:
             if strikes:
                 self._strike(process.fault, name, arguments)
@@ -65,7 +65,7 @@ def _operation(name: str):
 
 for _name in (
     "names", "stat", "read", "read_from", "write", "rewrite", "append", "resize", "link", "move",
-    "make_folder", "remove", "remove_tree", "sync", "now",
+    "make_folder", "remove", "remove_tree", "sync", "sync_all", "now",
 ):  # fmt: skip
     setattr(HostFiles, _name, _operation(_name))
 
