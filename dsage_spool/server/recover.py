@@ -102,10 +102,15 @@ def _one_job(files, state: State, job: str, roster_check, found: Recovered, wall
     entry = Entry(envelope, hashlib.sha256(text).digest(), state)
     lost = _read_leases(files, entry, inside, wall)
     found.book.add(entry, offered=False)
-    if inside & (_DELIVERED | {layout.VERDICT}) and _carry_out(files, entry, inside, roster_check, found):
+    if _was_ending(inside) and _carry_out(files, entry, inside, roster_check, found):
         return
     if lost:
         found.changes.append(_mended(found.book, entry, lost))
+
+
+def _was_ending(inside: set[str]) -> bool:
+    """Whether a live folder holds what only an ended one may."""
+    return bool(inside & (_DELIVERED | {layout.VERDICT})) or any(map(_LATE.fullmatch, inside))
 
 
 def _read_leases(files, entry: Entry, inside: set[str], wall: float) -> Lease | None:
