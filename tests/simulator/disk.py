@@ -27,12 +27,14 @@ class Effect:
 
 
 class Disk(MemoryFiles):
-    """`on_change` is called with each change of a name, after it took place."""
+    """`on_change` is called with each change of a name, `on_beat` with each file that is set to a size."""
 
     def __init__(self, clock: Callable[[], float], chance: Random, ordered: bool) -> None:
         self._chance, self._ordered = chance, ordered
-        self._pending: deque[Effect] = deque()
+        self.pending: deque[Effect] = deque()
         self.on_change: Callable[[tuple[Change, ...]], None] = lambda changes: None
+        self.on_beat: Callable[[str], None] = lambda path: None
+        self.on_journal: Callable[[bytes], None] = lambda lines: None
         super().__init__(clock)
 
     def _new(self, kind: str) -> Inode:
@@ -44,7 +46,7 @@ class Disk(MemoryFiles):
     def _bind(self, *changes: Change) -> None:
         super()._bind(*changes)
         effect = Effect(changes)
-        self._pending.append(effect)
+        self.pending.append(effect)
         for folder, _, _ in changes:
             folder.loose.append(effect)
         self.on_change(changes)
@@ -57,7 +59,10 @@ class Disk(MemoryFiles):
         self._in_place(super().append, path, data)
 
     def resize(self, path: str, size: int) -> None:
-        self._in_place(super().resize, path, size)
+        """The same size again leaves the stamp alone, as some file systems do."""
+        if len(self._regular(path).data) != size:
+            self._in_place(super().resize, path, size)
+        self.on_beat(path)
 
     def _in_place(self, change: Callable, path: str, argument: Any) -> None:
         """What was flushed before stays what it is, where it is not cut off."""
@@ -72,16 +77,16 @@ class Disk(MemoryFiles):
             inode = self._inode(path)
             if inode.kind == "file" and not inode.dropped:
                 inode.safe, inode.anew = inode.data, False
-            for effect in self._pending if self._ordered else inode.loose:
+            for effect in self.pending if self._ordered else inode.loose:
                 effect.forced = True
             inode.loose.clear()
-        while self._pending and self._pending[0].forced:
-            _carry_out(self._pending.popleft())
+        while self.pending and self.pending[0].forced:
+            _carry_out(self.pending.popleft())
 
     def sync_all(self) -> None:
-        for effect in self._pending:
+        for effect in self.pending:
             _carry_out(effect)
-        self._pending.clear()
+        self.pending.clear()
         for inode in self._reachable(self.root, lambda inode: inode.entries):
             inode.loose = []
             if not inode.dropped:
@@ -96,20 +101,20 @@ class Disk(MemoryFiles):
 
     def settle_all(self) -> None:
         """As if the machine had been idle for long."""
-        for effect in self._pending:
+        for effect in self.pending:
             _carry_out(effect)
-        self._pending.clear()
+        self.pending.clear()
         for inode in self._reachable(self.root, lambda inode: inode.entries):
             inode.loose, inode.dropped, inode.anew = [], False, False
             inode.safe = inode.data
 
     def lose_power(self) -> None:
         """Only what is on stable storage remains, and what got there by chance."""
-        kept = self._chance.randint(0, len(self._pending))
-        for place, effect in enumerate(self._pending):
+        kept = self._chance.randint(0, len(self.pending))
+        for place, effect in enumerate(self.pending):
             if place < kept or effect.forced:
                 _carry_out(effect)
-        self._pending.clear()
+        self.pending.clear()
         for inode in self._reachable(self.root, lambda inode: inode.safe_entries):
             inode.entries, inode.loose, inode.dropped = dict(inode.safe_entries), [], False
             if inode.data is not inode.safe:

@@ -6,6 +6,7 @@ import pickle
 from collections import deque
 from typing import Any, Callable
 
+from dsage_spool import layout
 from dsage_spool.children import Children, Ended, Task
 from dsage_spool.errors import SpoolError
 from dsage_spool.files import LocalFiles
@@ -38,6 +39,8 @@ class HostFiles(LocalFiles):
             if trouble:
                 trouble(name, arguments)
             outcome = getattr(self._disk, name)(*arguments)
+            if name == "append" and arguments[0].startswith(layout.JOURNAL):
+                self._disk.on_journal(arguments[1])
         except SpoolError as error:
             if sim.story is not None:
                 sim.tell(process.name, told(name, arguments, error))
@@ -54,6 +57,8 @@ class HostFiles(LocalFiles):
             getattr(self._disk, name)(path, data[: len(data) // 2])
         if fault in ("before", "torn"):
             self._process.die()
+        if fault == "freeze":
+            self._process.freeze()
 
 
 def _operation(name: str):

@@ -96,7 +96,7 @@ class Process:
     def __init__(self, machine: Machine, name: str, main: Callable[[Process], None]) -> None:
         self.machine, self.name, self.sim = machine, name, machine.sim
         self.alive, self.frozen_until = True, 0.0
-        self.operations, self.fault_at, self.fault = 0, 0, ""
+        self.operations, self.fault_at, self.fault, self.freezes = 0, 0, "", 0.0
         self.tasks: list[Task] = []
         self.on_end: list[Callable[[], None]] = []
         machine.processes.append(self)
@@ -141,6 +141,12 @@ class Process:
     def thawed(self) -> float:
         """From when on it may run."""
         return max(self.frozen_until, self.machine.asleep_until)
+
+    def freeze(self) -> None:
+        """From within: it stops here for `freezes` seconds."""
+        self.frozen_until = self.sim.now + self.freezes
+        self.sim.tell(self.name, f"is frozen until {self.frozen_until:.2f}")
+        self.pause(0.0)
 
     def die(self) -> None:
         """From within: the operation at hand was the last."""

@@ -88,14 +88,16 @@ class Line:
         strikes = process.counts()
         if self.dead or not rows:
             return [_lost() for _ in rows]
-        batch = Batch(self, rows, strikes)
+        batch = Batch(self, rows, strikes and process.fault != "freeze")
         self._batches.append(batch)
         network.sim.after(network.trip, batch.arrive)
-        if strikes:
+        if strikes and process.fault != "freeze":
             process.die()  # what was sent is on its way
         self._waiting = (process.task, process.task.ticket)
         process.pause(SILENCE)
         self._waiting = None
+        if strikes:
+            process.freeze()  # the answer is there, and nobody reads it
         self._batches.remove(batch)
         if not batch.answered:
             self.dead = True

@@ -5,6 +5,7 @@ It looks at the disk as `ls` would, never through the parties, and costs nothing
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -34,6 +35,7 @@ class Expected:
     attempts: int
     seconds: float
     after: tuple[str, ...] = ()
+    signed: dict[str, bytes] = field(default_factory=dict)  # envelope and payload, as they were signed
     acked: bool = False
     asked: set[str] = field(default_factory=set)  # verbs of requests that were sent
 
@@ -55,8 +57,14 @@ class Oracle:
         self.ended_at: dict[str, float] = {}
         self.violations: list[str] = []
         self._folders = {id(disk.root.entries[str(s)]): s for s in JOB_FOLDERS}
+        self._results = disk.root.entries[layout.RESULTS]
+        self._deliveries: dict[str, bytes] = {}  # what workers have put there, by name
+        self.forged: set[str] = set()  # names in results/ that somebody else has written to
         self._incoming = disk.root.entries[layout.INCOMING]
-        disk.on_change = self._changed
+        disk.on_change, disk.on_journal = self._changed, self.told
+        disk.on_beat = lambda path: self.beats.__setitem__(path.rpartition("/")[2], sim.now)
+        self.beats: dict[str, float] = {}  # run: when it was last heard, in true time
+        self._silent: dict[str, float] = {}  # run: seconds of silence when the server last looked
         self.on_drop = lambda: None
 
     def fail(self, text: str) -> None:
@@ -88,6 +96,33 @@ class Oracle:
         if self.runs[job] > known.attempts:
             self.fail(f"{job}: executed {self.runs[job]} times, and it has {known.attempts} attempts")
 
+    def looked_at(self, run: str) -> None:
+        """The server looks at a heartbeat file."""
+        self._silent[run] = self.sim.now - self.beats.get(run, float("-inf"))
+
+    def expired(self, run: str, lease: float) -> None:
+        """The server takes back what a run has claimed. No clock runs faster than 1.05 times the time."""
+        silent = self._silent.get(run, float("inf"))
+        if silent < lease / 1.06:
+            self.fail(f"worker {run} is given up, and was heard {silent:.3f} s ago")
+
+    def told(self, lines: bytes) -> None:
+        """What the journal says has happened, and is on stable storage where it is an end."""
+        ends = {words[1]: words[4] for line in lines.decode().splitlines() if (words := line.split(" "))}
+        for job, state in ends.items():
+            if names.is_job(job) and state not in self.states(job):
+                self.fail(f"{job}: the journal says {state}, and it is in {self.states(job)}")
+            elif names.is_job(job) and State(state) in FINAL and not self._is_safe(job, state):
+                self.fail(f"{job}: the journal says {state}, and a power failure could undo it")
+
+    def _is_safe(self, job: str, state: str) -> bool:
+        folder = self.disk.root.entries[state]
+        forced = any(effect.forced for effect in self.disk.pending if self._enters(effect, folder, job))
+        return forced or folder.safe_entries.get(job) is folder.entries[job]
+
+    def _enters(self, effect, folder: Inode, job: str) -> bool:
+        return any(f is folder and name == job and inode for f, name, inode in effect.changes)
+
     def collected(self, job: str, value: object) -> None:
         """A client was told that this is the result."""
         if value != self.jobs[job].value:
@@ -98,6 +133,8 @@ class Oracle:
     def _changed(self, changes: tuple[Change, ...]) -> None:
         noticed = False
         for folder, name, inode in changes:
+            if folder is self._results:
+                self._delivered(name, inode)
             state = self._folders.get(id(folder))
             if state is not None:
                 self._moved(state, name, inode, changes)
@@ -108,6 +145,13 @@ class Oracle:
         if noticed:
             self.on_drop()
 
+    def _delivered(self, name: str, inode: Inode | None) -> None:
+        """What a worker has delivered is never replaced by something else, by nobody."""
+        if inode is None or name in self.forged:
+            self._deliveries.pop(name, None)
+        elif name.endswith(".result") and self._deliveries.setdefault(name, inode.data) != inode.data:
+            self.fail(f"results/{name}: a delivery is replaced by another one")
+
     def _moved(self, state: State, job: str, inode: Inode | None, changes) -> None:
         if inode is not None:
             found = self.states(job)
@@ -117,10 +161,22 @@ class Oracle:
                 self._published(job, state, inode)
             elif job in self.published:
                 self.fail(f"{job}: was {self.published[job][0]} and is {state} again")
+            elif state is not State.REJECTED:
+                self._accepted(job, state, inode)
             if state is State.REJECTED and job in self.acked:
                 self.fail(f"{job}: acknowledged, and now rejected: {self._verdict(inode)}")
         elif job in self.acked:
             self._must_exist(job)
+
+    def _accepted(self, job: str, state: State, folder: Inode) -> None:
+        """What lies in a state folder is what an honest person has signed, byte for byte."""
+        known = self.jobs.get(job)
+        if known is None:
+            return self.fail(f"{job}: {state}, and nobody honest has signed it")
+        for name, data in known.signed.items():
+            inode = folder.entries.get(name)
+            if inode is not None and inode.data != data:
+                self.fail(f"{state}/{job}: {name} is not what was signed")
 
     def _verdict(self, folder: Inode) -> str:
         verdict = folder.entries.get(layout.VERDICT)
@@ -148,6 +204,7 @@ class Oracle:
 
     def look_around(self) -> None:
         """After a power failure: whatever was acknowledged is there."""
+        self._deliveries = {n: i.data for n, i in self._results.entries.items() if n not in self.forged}
         for job in sorted(self.acked):
             self._must_exist(job)
 
@@ -161,6 +218,8 @@ class Oracle:
                     self.fail(f"{state}/{job}: {rule}")
                 if state in FINAL and job in self.published:
                     self._still_published(job, state, folder)
+                if state is not State.REJECTED:
+                    self._accepted(job, state, folder)
 
     def _still_published(self, job: str, state: State, folder: Inode) -> None:
         _, parts = self.published[job]
@@ -203,12 +262,11 @@ class Oracle:
             allowed = allowed | {"failed"}
         if "cancel" in known.asked or any(self._ended_badly(other) for other in known.after):
             allowed = allowed | {"cancelled"}
+        if state == "done" and pickle.loads(parts[layout.RESULT]) != known.value:
+            self.fail(f"{job}: done with another result than its own")
         if state not in allowed:
             self.fail(f"{job}: {known.what} job ended {state}: {verdict.strip()}")
 
     def _ended_badly(self, job: str) -> bool:
         return self.published.get(job, ("done",))[0] != "done"
 
-
-def job_of(name: str) -> str:
-    return name.split(".")[0] if names.is_job(name.split(".")[0]) else ""

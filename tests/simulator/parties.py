@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from dsage_spool import layout, names, pack
@@ -32,12 +33,32 @@ def spool_files(world: World, process: Process, local: bool) -> Files:
     return world.network.connect(process)
 
 
+_GIVEN_UP = re.compile(r"worker (\S+): not heard for")
+
 # -- the server --------------------------------------------------------------------------------------
 
 
+class ServerFiles(HostFiles):
+    """Tells the oracle when the server looks at a heartbeat."""
+
+    looked_at: Any = None
+
+    def stat(self, path: str) -> Any:
+        found = super().stat(path)
+        if path.startswith(layout.WORKERS):
+            self.looked_at(path.rpartition("/")[2])
+        return found
+
+
 def serve(world: World, process: Process) -> None:
-    files = spool_files(world, process, local=True)
-    log = lambda text: world.sim.tell("server", f"log: {text}")  # noqa: E731
+    files = ServerFiles(process, world.disk, lambda: world.trouble)
+    files.looked_at = world.oracle.looked_at
+
+    def log(text: str) -> None:
+        world.sim.tell("server", f"log: {text}")
+        if lost := _GIVEN_UP.match(text):
+            world.oracle.expired(lost[1], world.weather.lease)
+
     server = Server(files, SimClock(process), world.chance.randbytes, log, name="box 1")
     wake = Wake(process, world.weather.events_lost)
     world.oracle.on_drop = wake.notice
@@ -61,7 +82,9 @@ def serve(world: World, process: Process) -> None:
 def work(world: World, process: Process, name: str, slots: int, local: bool, cron: bool) -> None:
     process.stopping = False
     oracle, sim = world.oracle, world.sim
-    log = lambda text: sim.tell(name, f"log: {text}")  # noqa: E731
+
+    def log(text: str) -> None:
+        sim.tell(name, f"log: {text}")
 
     def began(task: Any, submitter: str) -> None:
         oracle.began(task.job, task.attempt, f"{name} {id(process)}"[: len(name)], submitter)
@@ -96,8 +119,9 @@ class WatchedSession(Session):
         signed = super()._sign(work, options)
         seconds, value, what = work.payload.decode().split()
         known = Expected(
-            self.user, int(value), what, options.attempts, float(seconds), options.after
-        )
+            self.user, int(value), what, options.attempts, float(seconds), options.after,
+            {layout.ENVELOPE: signed.envelope, layout.PAYLOAD: signed.payload},
+        )  # fmt: skip
         self.oracle.submitted(signed.job, known)
         return signed
 
@@ -199,12 +223,14 @@ class Client:
 def forge(world: World) -> None:
     """Somebody with access to the drop boxes, and no key that counts."""
     chance = world.chance
-    trick = chance.choice((_forged_job, _altered_job, _forged_result, _replay, _rubbish, _swapped))
+    tricks = (_forged_job, _altered_job, _forged_result, _replay, _rubbish, _swapped, _kept_open)
+    trick = chance.choice(tricks)
     world.sim.tell("mallory", trick.__name__)
     trick(world)
 
 
 def _put(world: World, path: str, data: bytes) -> None:
+    world.oracle.forged.add(path.rpartition("/")[2])
     try:
         world.disk.write(f"{layout.TMP}/mallory", data)
         world.disk.move(f"{layout.TMP}/mallory", path)
@@ -227,10 +253,8 @@ def _forged_job(world: World) -> None:
     from dsage_spool.client.compose import JobNames, compose
 
     fresh = JobNames(world.box.wall, world.chance.randbytes).new()
-    made = compose(
-        source_work("0.1 666 ok"), Options(), world.settings.id, "alice", world.signers["mallory"],
-        fresh,
-    )  # fmt: skip
+    signer = world.signers[world.chance.choice(("mallory", "bob", "kiwi"))]
+    made = compose(source_work("0.1 666 ok"), Options(), world.settings.id, "alice", signer, fresh)
     _drop_job(world, made.job, made.envelope, made.signature.encode(), made.payload)
 
 
@@ -239,16 +263,35 @@ def _drop_job(world: World, job: str, envelope: bytes, signature: bytes, payload
     _put(world, layout.drop(job), pack.join(parts))
 
 
+def _kept_open(world: World) -> None:
+    """Somebody who may submit keeps a job file open, and writes into it again after it was dropped."""
+    from dsage_spool.client.compose import JobNames, compose
+
+    fresh = JobNames(world.box.wall, world.chance.randbytes).new()
+    made = compose(
+        source_work("0.1 5 ok"), Options(), world.settings.id, "bob", world.signers["bob"], fresh
+    )
+    signed = {layout.ENVELOPE: made.envelope, layout.PAYLOAD: made.payload}
+    world.oracle.submitted(fresh, Expected("bob", 5, "ok", 3, 0.1, signed=signed))
+    _drop_job(world, fresh, made.envelope, made.signature.encode(), made.payload)
+    inode = world.disk.root.entries[layout.INCOMING].entries[f"{fresh}.job"]
+
+    def write_again() -> None:
+        inode.data = inode.data.replace(b"0.1 5 ok", b"0.1 6 ok")
+
+    world.sim.after(world.chance.choice((0.0, 0.001, 0.01, 1.0)) * world.chance.random(), write_again)
+
+
 def _altered_job(world: World) -> None:
-    """A real job's signature over another payload, under a name of its own."""
+    """A real job under another name: only its signature does not fit."""
     for job, parts in _some(world, "queued", "running", "done")[:1]:
         other = names.make_job(world.box.wall(), world.chance.randbytes(4))
         envelope = parts["envelope"].replace(job.encode(), other.encode())
-        _drop_job(world, other, envelope, parts["envelope.sig"], b"0.1 666 ok")
+        _drop_job(world, other, envelope, parts["envelope.sig"], parts["payload"])
 
 
 def _forged_result(world: World) -> None:
-    """Signed by somebody who is no worker, for an attempt that runs now."""
+    """Signed by somebody who is not that worker, for an attempt that runs now."""
     import hashlib
 
     from dsage_spool.children import Ended
@@ -259,7 +302,8 @@ def _forged_result(world: World) -> None:
         worker = Worker("kiwi", run, host="x")
         ended = Ended(job, 1, "ok", codec="pickle", parts={"result": b"I666\n."})
         digest = hashlib.sha256(parts["envelope"]).hexdigest()
-        data = make_delivery(ended, worker, world.settings.id, digest, world.signers["mallory"])
+        signer = world.signers[world.chance.choice(("mallory", "bob", "fig"))]
+        data = make_delivery(ended, worker, world.settings.id, digest, signer)
         _put(world, layout.result(job, 1), data)
 
 

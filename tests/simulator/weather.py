@@ -17,7 +17,7 @@ KINDS = {
     "worker loses power": 1,
     "cut": 2,
     "reset": 2,
-    "lossy": 1,
+    "lossy": 2,
     "disk full": 1,
     "disk error": 3,
     "clock jumps": 2,
@@ -40,7 +40,8 @@ class Weather:
     poison: bool
 
 
-def draw(chance: Random) -> Weather:
+def draw(chance: Random, focus: tuple[str, ...] = ()) -> Weather:
+    """`focus` names kinds that come in any case, and often."""
     seconds = chance.choice((10.0, 20.0, 40.0))
     lease = chance.choice((6.0, 12.0, 24.0))
     return Weather(
@@ -49,17 +50,17 @@ def draw(chance: Random) -> Weather:
         ordered_disk=chance.random() < 0.4,
         events_lost=chance.choice((0.0, 0.3, 1.0)),
         sudden=chance.choice((0.0, 0.3, 0.8, 0.9)),
-        faults=_faults(chance, seconds),
+        faults=_faults(chance, seconds, focus),
         workers=_workers(chance),
         clients=_clients(chance),
         poison=chance.random() < 0.2,
     )
 
 
-def _faults(chance: Random, seconds: float) -> tuple[tuple[float, str], ...]:
-    kinds = [kind for kind in KINDS if chance.random() < 0.4]
-    times = [(chance.uniform(0, seconds), kind)
-             for kind in kinds for _ in range(chance.randint(1, KINDS[kind]))]  # fmt: skip
+def _faults(chance: Random, seconds: float, focus: tuple[str, ...]) -> tuple[tuple[float, str], ...]:
+    counts = {kind: chance.randint(1, most) for kind, most in KINDS.items() if chance.random() < 0.4}
+    counts |= {kind: chance.randint(2, 8) for kind in focus}
+    times = [(chance.uniform(0, seconds), kind) for kind, n in counts.items() for _ in range(n)]
     return tuple(sorted(times))
 
 

@@ -18,7 +18,7 @@ from .disk import Disk
 from .machines import Machine, Process, Simulation
 from .network import Network
 from .oracle import Oracle
-from .weather import Weather, draw
+from .weather import draw
 
 REST = 600.0  # seconds of calm in which everything must have ended
 FAULT_OPS = 250  # a sudden fault strikes within so many operations of a process
@@ -39,10 +39,10 @@ class Run:
 class World:
     """`prepare(world)` may change it before it begins: planted conditions of a test."""
 
-    def __init__(self, seed: int, told: bool = False, weather: Weather | None = None) -> None:
+    def __init__(self, seed: int, told: bool = False, focus: tuple[str, ...] = ()) -> None:
         chance = Random(seed)
         self.seed, self.chance, self.sim = seed, chance, Simulation(chance, told)
-        self.weather = weather or draw(chance)
+        self.weather = draw(chance, focus)
         self.calm = False
         self.box = Machine(self.sim, "box")
         self.disk = Disk(self.box.wall, chance, self.weather.ordered_disk)
@@ -103,7 +103,8 @@ class World:
         process = Process(machine, name, lambda process: self._guarded(process, main))
         if not self.calm and self.chance.random() < self.weather.sudden:
             process.fault_at = self.chance.randint(1, FAULT_OPS)
-            process.fault = self.chance.choice(("before", "after", "torn"))
+            process.fault = self.chance.choice(("before", "after", "torn", "freeze"))
+            process.freezes = self.chance.uniform(0.1, 2.5) * self.weather.lease
         process.on_end.append(
             lambda: self.sim.after(self.chance.uniform(0.2, 4), self.keep_up, machine, name, main)
         )
@@ -189,7 +190,7 @@ class World:
         self.network.reset_all()
 
     def _lossy(self) -> None:
-        self.network.lossy = 0.05
+        self.network.lossy = self.chance.choice((0.03, 0.1, 0.3))
         self.sim.after(10.0, self._no_longer_lossy)
 
     def _no_longer_lossy(self) -> None:
@@ -248,11 +249,11 @@ class World:
 
 def run(
     seed: int, told: bool = False, prepare: Callable[[World], None] = lambda world: None,
-    weather: Weather | None = None,
+    focus: tuple[str, ...] = (),
 ) -> Run:  # fmt: skip
     """One seed from beginning to end; the same seed gives the same story, always."""
     with cheap_signatures():
-        world = World(seed, told, weather)
+        world = World(seed, told, focus)
         prepare(world)
         world.begin()
         oracle, sim = world.oracle, world.sim
