@@ -527,6 +527,16 @@ def test_a_job_waits_in_the_drop_box_for_an_earlier_one_that_is_still_there(desk
 
 
 def test_jobs_that_wait_for_each_other_are_not_waited_for(desk):
-    for number, other in ((1, 1), (1, 2)):
-        seen = desk.dropped(number, after=(name(other),), coming=frozenset({name(other)}))
-        assert desk.one(seen).target is State.REJECTED
+    def dropped(number: int, other: int):
+        return desk.dropped(number, after=(name(other),), coming=frozenset({name(other)}))
+
+    assert desk.one(dropped(1, 1)).target is State.REJECTED
+    assert desk.see(dropped(2, 3), dropped(3, 4)) == [], "those may still come in"
+    assert desk.one(dropped(4, 2)).target is State.REJECTED
+
+
+def test_a_job_waits_for_one_that_comes_in_with_it_under_a_later_name(desk):
+    """Its submitter's clock was set back."""
+    follower = desk.dropped(1, after=(name(2),), coming=frozenset({name(2)}))
+    assert [change.job for change in desk.see(follower, desk.dropped(2))] == [name(2)]
+    assert desk.one(follower).target is State.QUEUED

@@ -33,6 +33,7 @@ class Decider:
         self._dated_at = float("-inf")
         self._changes: dict[str, Change] = {}
         self._ended: list[tuple[str, State]] = []  # jobs whose followers have not been told yet
+        self._waits: dict[str, frozenset[str]] = {}  # put off until these have come in
         self._doomed: list[tuple[str, str, State]] = []  # accepted, to be cancelled by the next pass
         self._wall = 0.0
         self.notes: list[str] = []  # for the log
@@ -117,11 +118,21 @@ class Decider:
         self._accept(seen, digest)
 
     def _comes_too_early(self, seen: JobDropped) -> bool:
-        """An earlier job that it names has not been looked at yet.
+        """A job that it names still lies in incoming/; not where the two would wait for each other."""
+        job, coming = seen.envelope.job, seen.coming - self.book.entries.keys()
+        self._waits.pop(job, None)
+        if not coming or any(self._waits_for(other, job) for other in coming):
+            return False
+        self._waits[job] = coming
+        return True
 
-        Only an earlier one, so that no two can wait for each other.
-        """
-        return any(other < seen.envelope.job and other not in self.book.entries for other in seen.coming)
+    def _waits_for(self, job: str, other: str) -> bool:
+        """Whether a job was put off until `other` has come in, directly or through others."""
+        fresh, known = {job}, set()
+        while fresh:
+            known |= fresh
+            fresh = set().union(*(self._waits.get(one, ()) for one in fresh)) - known
+        return other in known
 
     def _is_new(self, job: str) -> bool:
         """It is accepted in this very pass, and may end in the next one at the earliest.

@@ -63,12 +63,12 @@ def enrol(files: Files, worker: Worker) -> str:
 
 
 def renew(files: Files, run: str, size: int, beat: int) -> None:
-    """Renew every lease of a worker by one small write: grow the file by a byte, or shrink it again.
+    """Renew every lease of a worker by one small write: another size, by NUL bytes after the text.
 
-    The size must change, or some file systems leave the time stamp alone. The padding is one NUL
-    byte after the text. Gone if the server took the file away.
+    The size must change, or some file systems leave the time stamp alone. Of three sizes in turn each
+    is another than the two before, so that one beat may be lost. Gone if the server took the file away.
     """
-    files.resize(layout.heartbeat(run), size + beat % 2)
+    files.resize(layout.heartbeat(run), size + beat % 3)
 
 
 def claim(files: Files, run: str, wanted: Sequence[tuple[str, int]]) -> list[bool]:
