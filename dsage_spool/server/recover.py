@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from .. import layout, names, queuefile, records
 from ..clock import stamp
 from ..errors import FileAnswer, Gone, SpoolError
+from ..files import HOW_MANY, Choice
 from ..records import Envelope, Lease, Receipt
 from ..spool.dropping import read_worker
 from ..spool.journal import Line
 from ..spool.moving import SERVED, Change
-from ..states import ENDS, State
+from ..states import ENDS, State, target
 from .book import Book, Entry
 from .look import check_parts
 
@@ -27,6 +28,12 @@ _DELIVERED = layout.RESULT_PARTS
 _LEASE = re.compile(r"lease\.([1-9][0-9]{0,5})")
 _LATE = re.compile(r"late\.([1-9][0-9]{0,5})")
 _VERBS = {"done": "settle", "failed": "fail", "cancelled": "cancel"}
+
+
+_UNFINISHED = Choice(
+    "folders of the server",
+    lambda names: [n for n in names if n.startswith("server.") and not n.startswith(SERVED)],
+)
 
 
 @dataclass
@@ -49,7 +56,7 @@ def recover(files, roster_check, wall: float) -> Recovered:
         for job in sorted(filter(names.is_job, files.names(str(state)))):
             _one_job(files, state, job, roster_check, found, wall)
     for state in ENDS:
-        found.book.counts[str(state)] += len(files.names(str(state)))
+        found.book.counts[str(state)] += files.names(str(state), None, HOW_MANY)
     _cancel_followers(files, found, wall)
     _offer(found.book)
     _old_uses(files, found.book)
@@ -58,9 +65,7 @@ def recover(files, roster_check, wall: float) -> Recovered:
 
 def _finish_refusals(files, found: Recovered) -> None:
     """Folders of the server in tmp/: a refusal that holds its drop is kept, the rest is remade."""
-    for name in files.names(layout.TMP):
-        if not name.startswith("server.") or name.startswith(SERVED):
-            continue
+    for name in files.names(layout.TMP, None, _UNFINISHED):
         path = layout.in_tmp(name)
         try:
             if _holds_drop(files, path):
@@ -106,6 +111,9 @@ def _one_job(files, state: State, job: str, roster_check, found: Recovered, wall
         return
     if lost:
         found.changes.append(_mended(found.book, entry, lost))
+    elif entry.losses >= entry.attempts:  # the crash came after the lease that used up the last one
+        why = f"lost {entry.losses} times, the last time while it was held"
+        found.changes.append(_ended(found.book, entry, "fail", why, wall))
 
 
 def _was_ending(inside: set[str]) -> bool:
@@ -252,7 +260,8 @@ def _cancel_followers(files, found: Recovered, wall: float) -> None:
     while lost:
         entry, other, end = lost.pop()
         if entry.job in book.entries:
-            found.changes.append(_cancelled(book, entry, other, end, wall))
+            why = f"it was to run after {other}, which is {end}"
+            found.changes.append(_ended(book, entry, "cancel", why, wall))
             followers = sorted(book.waiting_for(entry.job))
             lost += [(book.entries[job], entry.job, State.CANCELLED) for job in followers]
 
@@ -267,12 +276,12 @@ def _end_of(files, job: str) -> State | None:
     return None
 
 
-def _cancelled(book: Book, entry: Entry, other: str, end: State, wall: float) -> Change:
-    why = f"it was to run after {other}, which is {end}"
-    line = Line(entry.job, "cancel", str(entry.state), "cancelled", str(entry.attempt), why)
-    change = Change(entry.job, entry.state, State.CANCELLED, lines=[line], durable=True)
-    change.writes[layout.VERDICT] = f"{stamp(wall)} cancelled: {why}\n".encode()
-    book.move(entry, State.CANCELLED)
+def _ended(book: Book, entry: Entry, verb: str, why: str, wall: float) -> Change:
+    end = target(verb, entry.state)
+    line = Line(entry.job, verb, str(entry.state), str(end), str(entry.attempt), why)
+    change = Change(entry.job, entry.state, end, lines=[line], durable=True)
+    change.writes[layout.VERDICT] = f"{stamp(wall)} {end}: {why}\n".encode()
+    book.move(entry, end)
     return change
 
 

@@ -66,6 +66,7 @@ class Oracle:
         self.beats: dict[str, float] = {}  # run: when it was last heard, in true time
         self._silent: dict[str, float] = {}  # run: seconds of silence when the server last looked
         self.on_drop = lambda: None
+        self.on_moment = lambda: None
 
     def fail(self, text: str) -> None:
         self.sim.tell("ORACLE", f"VIOLATION: {text}")
@@ -81,6 +82,7 @@ class Oracle:
         self.acked.add(job)
         self.sim.tell("ORACLE", f"{job} is acknowledged")
         self._must_exist(job)
+        self.on_moment()
 
     def began(self, job: str, attempt: int, run: str, signed_by: str) -> None:
         """A payload was opened and runs."""
@@ -88,6 +90,7 @@ class Oracle:
         known = self.jobs.get(job)
         if known is None or known.owner != signed_by:
             return self.fail(f"{job}: executed, and nobody honest has signed it")
+        self.on_moment()
         self.runs[job] += 1
         self.started_at.setdefault(job, self.sim.now)
         if (job, attempt) in self.ran:
@@ -184,6 +187,8 @@ class Oracle:
 
     def _published(self, job: str, state: State, folder: Inode) -> None:
         parts = {n: i.data for n, i in folder.entries.items() if not n.startswith(("late.", "lease."))}
+        if job not in self.published:
+            self.on_moment()
         known = self.published.setdefault(job, (str(state), parts))
         self.ended_at.setdefault(job, self.sim.now)
         if known != (str(state), parts):

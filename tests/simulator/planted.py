@@ -22,6 +22,7 @@ from dsage_spool.worker import hand, monitor, strays
 
 from .disk import Disk
 from .doors import HostFiles
+from .weather import Focus
 
 Patches = list[tuple[Any, str, Any]]
 _commit, _put, _write = moving.commit, dropping.put, moving._write
@@ -370,21 +371,22 @@ GALLERY: dict[str, Callable[[], Patches]] = {
 }  # fmt: skip
 
 
-# In which weather a bug shows; others show in any.
-FOCUS: dict[str, tuple[str, ...]] = {
-    "verified and read again": ("forgery",),
-    "no signature is checked": ("forgery",),
-    "results are not bound to their job": ("forgery",),
-    "lock not read again": ("reset",),
-    "late result overwrites": ("cut", "freeze"),
-    "opening trusts what was not flushed": ("kill server", "box loses power"),
-    "claim in doubt not flushed": ("reset", "lossy", "box loses power"),
-    "delivery taken for a stray": ("kill server",),
-    "ended attempt is run again": ("freeze", "sleep", "box loses power"),
-    "accepted and ended by one rename": ("box loses power",),
-    "unreadable job is forgotten": ("disk error", "kill server"),
-    "nothing is undone": ("kill server", "disk error"),
-    "verdict alone is believed": ("kill server", "disk error"),
+# Where a bug shows; others show in any weather.
+FOCUS: dict[str, Focus] = {
+    "verified and read again": Focus(("forgery",)),
+    "no signature is checked": Focus(("forgery",)),
+    "results are not bound to their job": Focus(("forgery",)),
+    "lock not read again": Focus(("reset", "lossy")),
+    "late result overwrites": Focus(("cut", "freeze")),
+    "one step publish": Focus((), {"nerve": 0.6}),
+    "opening trusts what was not flushed": Focus(("kill server", "box loses power"), {"nerve": 0.5}),
+    "claim in doubt not flushed": Focus(("lossy", "reset"), {"nerve": 0.5, "ordered_disk": False}),
+    "delivery taken for a stray": Focus(("kill server",)),
+    "ended attempt is run again": Focus(("freeze", "kill worker", "box loses power"), {"lease": 6.0}),
+    "accepted and ended by one rename": Focus((), {"nerve": 0.8, "events_lost": 1.0}),
+    "unreadable job is forgotten": Focus(("disk error", "kill server"), {"lease": 24.0}),
+    "nothing is undone": Focus(("kill server", "disk error")),
+    "verdict alone is believed": Focus(("kill server", "disk error")),
 }
 
 

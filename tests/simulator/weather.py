@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any, Mapping
 
 # A kind of fault: how often it comes in a run in which it comes at all.
 KINDS = {
@@ -25,23 +26,39 @@ KINDS = {
 }
 
 
+AT_ONCE = ("box loses power", "box loses power", "kill server", "kill worker", "reset", "disk error")
+
+
 @dataclass(frozen=True)
 class Weather:
-    """`faults`: moments (seconds of true time) and kinds; `sudden`: chance of a fault by operation."""
+    """`faults`: moments (seconds of true time) and kinds; `sudden`: chance of a fault by operation;
+    `nerve`: chance of one right after something that matters (an acknowledgement, a start, an end)."""
 
     lease: float
     seconds: float
     ordered_disk: bool
     events_lost: float
     sudden: float
+    nerve: float
     faults: tuple[tuple[float, str], ...]
     workers: tuple[tuple[int, bool, bool], ...]  # slots, on the box, from cron
     clients: tuple[tuple[str, bool, int], ...]  # owner, on the box, jobs
     poison: bool
 
 
-def draw(chance: Random, focus: tuple[str, ...] = ()) -> Weather:
-    """`focus` names kinds that come in any case, and often."""
+@dataclass(frozen=True)
+class Focus:
+    """Where to look: `kinds` come in any case, and often; `fixed` values of the weather are not drawn."""
+
+    kinds: tuple[str, ...] = ()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+def draw(chance: Random, focus: Focus = Focus()) -> Weather:
+    return replace(_drawn(chance, focus.kinds), **focus.fixed)
+
+
+def _drawn(chance: Random, kinds: tuple[str, ...]) -> Weather:
     seconds = chance.choice((10.0, 20.0, 40.0))
     lease = chance.choice((6.0, 12.0, 24.0))
     return Weather(
@@ -50,7 +67,8 @@ def draw(chance: Random, focus: tuple[str, ...] = ()) -> Weather:
         ordered_disk=chance.random() < 0.4,
         events_lost=chance.choice((0.0, 0.3, 1.0)),
         sudden=chance.choice((0.0, 0.3, 0.8, 0.9)),
-        faults=_faults(chance, seconds, focus),
+        nerve=chance.choice((0.0, 0.0, 0.1, 0.4)),
+        faults=_faults(chance, seconds, kinds),
         workers=_workers(chance),
         clients=_clients(chance),
         poison=chance.random() < 0.2,

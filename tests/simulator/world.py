@@ -18,7 +18,7 @@ from .disk import Disk
 from .machines import Machine, Process, Simulation
 from .network import Network
 from .oracle import Oracle
-from .weather import draw
+from .weather import AT_ONCE, Focus, draw
 
 REST = 600.0  # seconds of calm in which everything must have ended
 FAULT_OPS = 250  # a sudden fault strikes within so many operations of a process
@@ -39,7 +39,7 @@ class Run:
 class World:
     """`prepare(world)` may change it before it begins: planted conditions of a test."""
 
-    def __init__(self, seed: int, told: bool = False, focus: tuple[str, ...] = ()) -> None:
+    def __init__(self, seed: int, told: bool = False, focus: Focus = Focus()) -> None:
         chance = Random(seed)
         self.seed, self.chance, self.sim = seed, chance, Simulation(chance, told)
         self.weather = draw(chance, focus)
@@ -49,6 +49,7 @@ class World:
         self.signers = {name: HashSigner(name) for name in (*OWNERS, *WORKERS, "mallory")}
         self.settings = self._make_spool()
         self.oracle = Oracle(self.sim, self.disk)
+        self.oracle.on_moment = self._at_once
         self.network = Network(self.sim, self.box, self.disk)
         self.trouble: Callable[[str, tuple], None] | None = None
         self.machines: dict[str, Machine] = {"box": self.box}
@@ -124,6 +125,12 @@ class World:
         if not self.calm:
             self.sim.tell("WEATHER", kind)
             getattr(self, "_" + kind.replace(" ", "_"))()
+
+    def _at_once(self) -> None:
+        """Something that matters has happened: trouble comes at once, or within a moment."""
+        if not self.calm and self.chance.random() < self.weather.nerve:
+            pause = self.chance.choice((0.0, 0.001, 0.003, 0.2)) * self.chance.random()
+            self.sim.after(pause, self._strike, self.chance.choice(AT_ONCE))
 
     def _processes(self, *names: str) -> list[Process]:
         return [p for machine in self.machines.values() for p in machine.processes if p.name in names]
@@ -249,7 +256,7 @@ class World:
 
 def run(
     seed: int, told: bool = False, prepare: Callable[[World], None] = lambda world: None,
-    focus: tuple[str, ...] = (),
+    focus: Focus = Focus(),
 ) -> Run:  # fmt: skip
     """One seed from beginning to end; the same seed gives the same story, always."""
     with cheap_signatures():
