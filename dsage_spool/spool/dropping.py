@@ -15,6 +15,9 @@ from ..files import Files
 from ..records import Request, Worker
 
 
+SIZES = 64  # of a heartbeat file, in turn
+
+
 @dataclass(frozen=True)
 class Drop:
     """A whole file on its way into a drop box."""
@@ -65,10 +68,10 @@ def enrol(files: Files, worker: Worker) -> str:
 def renew(files: Files, run: str, size: int, beat: int) -> None:
     """Renew every lease of a worker by one small write: another size, by NUL bytes after the text.
 
-    The size must change, or some file systems leave the time stamp alone. Of three sizes in turn each
-    is another than the two before, so that one beat may be lost. Gone if the server took the file away.
+    The size must change, or some file systems leave the time stamp alone. With so many sizes in turn it
+    does so however many beats were lost before. Gone if the server took the file away.
     """
-    files.resize(layout.heartbeat(run), size + beat % 3)
+    files.resize(layout.heartbeat(run), size + beat % SIZES)
 
 
 def claim(files: Files, run: str, wanted: Sequence[tuple[str, int]]) -> list[bool]:

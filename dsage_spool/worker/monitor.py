@@ -164,8 +164,6 @@ class Monitor:
         if self._heart is None or self._heart.lost:
             return False
         try:
-            # Twice: whichever size a power failure of the host has left, one of them changes it.
-            self._heart.beat(self._files)
             self._heart.beat(self._files)
         except Gone:
             return False
