@@ -110,7 +110,7 @@ class Disk(MemoryFiles):
 
     def lose_power(self) -> None:
         """Only what is on stable storage remains, and what got there by chance."""
-        kept = self._chance.randint(0, len(self.pending))
+        kept = self._chance.choice((0, self._chance.randint(0, len(self.pending))))
         for place, effect in enumerate(self.pending):
             if place < kept or effect.forced:
                 _carry_out(effect)

@@ -2,7 +2,7 @@
 
 A line is one SFTP session. Requests that were sent live on without their sender: a process may be
 dead when the host carries out what it asked for. A line that was cut looks silent, and the party
-gives it up after `SILENCE`; one that was reset ends at once.
+gives it up after a while; one that was reset ends at once.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dsage_spool.files import Files, Stat
 from .disk import Disk
 from .machines import Machine, Process, Simulation, Task
 
-SILENCE = 15.0  # seconds until a party gives up a line on which nothing comes
 APART = 2e-5  # seconds between two requests that were sent together
-LATEST = 40.0  # seconds for which a host may still have a request of a line that was cut
+SILENCE = 0.6  # of a lease, until a party gives up a line on which nothing comes
+LATEST = 2.0  # leases for which a host may still have a request of a line that was cut
 
 Row = tuple[str, tuple]
 
@@ -25,7 +25,8 @@ Row = tuple[str, tuple]
 class Network:
     """The box is one end of every line. `lossy`: the chance that a batch meets with an accident."""
 
-    def __init__(self, sim: Simulation, box: Machine, disk: Disk) -> None:
+    def __init__(self, sim: Simulation, box: Machine, disk: Disk, lease: float) -> None:
+        self.silence, self.latest = SILENCE * lease, LATEST * lease
         self.sim, self.box, self.disk = sim, box, disk
         self.lossy, self.trip = 0.0, sim.chance.choice((0.001, 0.01, 0.05))
         self._cut_until: dict[str, float] = {}
@@ -58,7 +59,7 @@ class Network:
         process.counts()
         process.pause(3 * self.trip)
         if self.is_cut(process.machine.name) or not self.box.up or self._unlucky():
-            process.pause(SILENCE * self.sim.chance.random())
+            process.pause(self.silence * self.sim.chance.random())
             raise Unreachable(f"{self.box.name}: no answer")
         line = Line(self, process)
         self.lines.append(line)
@@ -94,7 +95,7 @@ class Line:
         if strikes and process.fault != "freeze":
             process.die()  # what was sent is on its way
         self._waiting = (process.task, process.task.ticket)
-        process.pause(SILENCE)
+        process.pause(network.silence)
         self._waiting = None
         if strikes:
             process.freeze()  # the answer is there, and nobody reads it
@@ -129,12 +130,12 @@ class Batch:
         if network.is_cut(name):
             # The host may hear it when the line is whole again, or never.
             when = network.open_until(name) + sim.chance.random()
-            if when - sim.now < LATEST and sim.chance.random() < 0.5:
+            if when - sim.now < network.latest and sim.chance.random() < 0.5:
                 sim.at(when, self.arrive)
             self.breaks_at = min(self.breaks_at, len(self.rows))
         elif self.late:
             self.late = False
-            sim.after(sim.chance.uniform(0, LATEST), self.arrive)
+            sim.after(sim.chance.uniform(0, network.latest), self.arrive)
         else:
             self._carry_out()
 

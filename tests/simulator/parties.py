@@ -63,14 +63,14 @@ def serve(world: World, process: Process) -> None:
     wake = Wake(process, world.weather.events_lost)
     world.oracle.on_drop = wake.notice
     server.open()
-    world.oracle.check_matrix()
+    world.oracle.check_matrix(server.book.unreadable)
 
     class Checked:
         """Between two passes the tree must be as docs/format.md says."""
 
         def wait(self, timeout: float) -> None:
             if timeout != AFTER_FAILURE:
-                world.oracle.check_matrix()
+                world.oracle.check_matrix(server.book.unreadable)
             wake.wait(timeout)
 
     server.run(Checked(), lambda: False)
@@ -171,12 +171,15 @@ class Client:
         options = Options(
             attempts=chance.choice((1, 2, 3, 3)), priority=chance.choice((0, 0, 5)), after=after
         )
+        self._note(session, works, options)
+        if chance.random() < 0.25:
+            self._ask(session, chance.choice(self.jobs), chance.choice(("cancel", "hold", "hold")))
+
+    def _note(self, session: Session, works: list[Work], options: Options) -> None:
         for job in session.submit_all(works, options):
             self.world.oracle.acknowledged(job.id)
             self.jobs.append(job.id)
             self.to_submit -= 1
-        if chance.random() < 0.25:
-            self._ask(session, chance.choice(self.jobs), chance.choice(("cancel", "hold", "hold")))
 
     def _payload(self) -> str:
         chance = self.world.chance

@@ -352,6 +352,14 @@ def what_ends_now_is_unknown() -> Patches:
     return [(decide.Decider, "_ends_now", lambda self, job: False)]
 
 
+def first_come_first_served() -> Patches:
+    def order(self, wall, per_needs=1000):
+        queued = (entry for _, entry in sorted(self.entries.items()) if entry.state is State.QUEUED)
+        return iter([entry for entry in queued if entry.job not in self.waiting][:per_needs])
+
+    return [(Book, "order", order)]
+
+
 FOUND_HERE: list[Callable[[], Patches]] = [
     opening_trusts_what_was_not_flushed, failed_flush_leaves_its_pages, claim_in_doubt_not_flushed,
     delivery_taken_for_a_stray, ended_attempt_is_run_again, accepted_and_ended_by_one_rename,
@@ -380,20 +388,30 @@ FOCUS: dict[str, Focus] = {
     "late result overwrites": Focus(("cut", "freeze")),
     "one step publish": Focus((), {"nerve": 0.6}),
     "opening trusts what was not flushed": Focus(("kill server", "box loses power"), {"nerve": 0.5}),
-    "claim in doubt not flushed": Focus(("lossy", "reset"), {"nerve": 0.5, "ordered_disk": False}),
+    "claim in doubt not flushed": Focus(
+        ("reset", "reset"), {"lossy": 0.1, "nerve": 0.6, "ordered_disk": False, "seconds": 60.0, "sudden": 0.0}
+    ),
     "delivery taken for a stray": Focus(("kill server",)),
-    "ended attempt is run again": Focus(("freeze", "kill worker", "box loses power"), {"lease": 6.0}),
-    "accepted and ended by one rename": Focus((), {"nerve": 0.8, "events_lost": 1.0}),
-    "unreadable job is forgotten": Focus(("disk error", "kill server"), {"lease": 24.0}),
+    "ended attempt is run again": Focus(
+        ("kill worker", "box loses power"), {"lease": 4.0, "seconds": 60.0, "nerve": 0.2}
+    ),
+    "accepted and ended by one rename": Focus((), {"nerve": 0.8, "events_lost": 1.0, "ordered_disk": False}),
+    "unreadable job is forgotten": Focus(("disk error", "kill server"), {"failing": ("read",)}),
     "nothing is undone": Focus(("kill server", "disk error")),
     "verdict alone is believed": Focus(("kill server", "disk error")),
 }
 
 
+# Those that need much chance to show: `make prove` has the time for them.
+RARE = ("claim in doubt not flushed", "ended attempt is run again", "unreadable job is forgotten")
+UNFAIR = "first come first served"  # shows in a flood, not in the weather
+
+
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """The shipped code with one bug in it."""
+    patches = first_come_first_served() if name == UNFAIR else GALLERY[name]()
     with ExitStack() as stack:
-        for owner, attribute, replacement in GALLERY[name]():
+        for owner, attribute, replacement in patches:
             stack.enter_context(patch.object(owner, attribute, replacement, create=True))
         yield

@@ -26,13 +26,15 @@ KINDS = {
 }
 
 
+FAILING = ("sync", "sync", "write", "append", "read", "move", "link", "remove")
 AT_ONCE = ("box loses power", "box loses power", "kill server", "kill worker", "reset", "disk error")
 
 
 @dataclass(frozen=True)
 class Weather:
     """`faults`: moments (seconds of true time) and kinds; `sudden`: chance of a fault by operation;
-    `nerve`: chance of one right after something that matters (an acknowledgement, a start, an end)."""
+    `nerve`: chance of one right after something that matters (an acknowledgement, a start, an end);
+    `lossy`: chance that a batch of requests is lost; `failing`: operations that a bad disk refuses."""
 
     lease: float
     seconds: float
@@ -40,6 +42,8 @@ class Weather:
     events_lost: float
     sudden: float
     nerve: float
+    lossy: float
+    failing: tuple[str, ...]
     faults: tuple[tuple[float, str], ...]
     workers: tuple[tuple[int, bool, bool], ...]  # slots, on the box, from cron
     clients: tuple[tuple[str, bool, int], ...]  # owner, on the box, jobs
@@ -59,8 +63,8 @@ def draw(chance: Random, focus: Focus = Focus()) -> Weather:
 
 
 def _drawn(chance: Random, kinds: tuple[str, ...]) -> Weather:
-    seconds = chance.choice((10.0, 20.0, 40.0))
-    lease = chance.choice((6.0, 12.0, 24.0))
+    seconds = chance.choice((8.0, 16.0, 30.0))
+    lease = chance.choice((4.0, 8.0, 16.0))
     return Weather(
         lease=lease,
         seconds=seconds,
@@ -68,6 +72,8 @@ def _drawn(chance: Random, kinds: tuple[str, ...]) -> Weather:
         events_lost=chance.choice((0.0, 0.3, 1.0)),
         sudden=chance.choice((0.0, 0.3, 0.8, 0.9)),
         nerve=chance.choice((0.0, 0.0, 0.1, 0.4)),
+        lossy=chance.choice((0.0, 0.0, 0.0, 0.02)),
+        failing=FAILING,
         faults=_faults(chance, seconds, kinds),
         workers=_workers(chance),
         clients=_clients(chance),

@@ -26,6 +26,10 @@ OWNERS = ("alice", "bob")
 WORKERS = ("kiwi", "fig", "plum")
 
 
+def _nothing(world: Any) -> None:
+    return None
+
+
 @dataclass
 class Run:
     """What one seed came to."""
@@ -37,8 +41,6 @@ class Run:
 
 
 class World:
-    """`prepare(world)` may change it before it begins: planted conditions of a test."""
-
     def __init__(self, seed: int, told: bool = False, focus: Focus = Focus()) -> None:
         chance = Random(seed)
         self.seed, self.chance, self.sim = seed, chance, Simulation(chance, told)
@@ -46,11 +48,13 @@ class World:
         self.calm = False
         self.box = Machine(self.sim, "box")
         self.disk = Disk(self.box.wall, chance, self.weather.ordered_disk)
-        self.signers = {name: HashSigner(name) for name in (*OWNERS, *WORKERS, "mallory")}
-        self.settings = self._make_spool()
+        with cheap_signatures():
+            self.signers = {name: HashSigner(name) for name in (*OWNERS, *WORKERS, "mallory")}
+            self.settings = self._make_spool()
         self.oracle = Oracle(self.sim, self.disk)
         self.oracle.on_moment = self._at_once
-        self.network = Network(self.sim, self.box, self.disk)
+        self.network = Network(self.sim, self.box, self.disk, self.weather.lease)
+        self.network.lossy = self.weather.lossy
         self.trouble: Callable[[str, tuple], None] | None = None
         self.machines: dict[str, Machine] = {"box": self.box}
         self.own_disks: dict[str, Disk] = {}
@@ -72,18 +76,18 @@ class World:
     def begin(self) -> None:
         self.start_server()
         for (slots, local, cron), name in zip(self.weather.workers, WORKERS):
-            machine = self.box if local else self._machine(f"m-{name}")
+            machine = self.box if local else self.machine(f"m-{name}")
             self.own_disks[name] = Disk(machine.wall, self.chance, True)
             self._begin_worker(machine, name, slots, local, cron)
         for owner, local, count in self.weather.clients:
-            machine = self.box if local else self._machine(f"m-{owner}")
+            machine = self.box if local else self.machine(f"m-{owner}")
             client = parties.Client(self, owner, local, count)
             self.unfinished.add(owner)
             self.keep_up(machine, owner, client.main)
         for moment, kind in self.weather.faults:
             self.sim.at(moment, self._strike, kind)
 
-    def _machine(self, name: str) -> Machine:
+    def machine(self, name: str) -> Machine:
         return self.machines.setdefault(name, Machine(self.sim, name))
 
     def start_server(self) -> None:
@@ -201,7 +205,7 @@ class World:
         self.sim.after(10.0, self._no_longer_lossy)
 
     def _no_longer_lossy(self) -> None:
-        self.network.lossy = 0.0
+        self.network.lossy = 0.0 if self.calm else self.weather.lossy
 
     def _disk_full(self) -> None:
         def full(name: str, arguments: tuple) -> None:
@@ -212,7 +216,7 @@ class World:
 
     def _disk_error(self) -> None:
         """The next operation of a kind fails, once."""
-        wanted = self.chance.choice(("sync", "sync", "write", "append", "read", "move", "link", "remove"))
+        wanted = self.chance.choice(self.weather.failing)
 
         def failing(name: str, arguments: tuple) -> None:
             if name == wanted:
@@ -254,15 +258,18 @@ class World:
         return not (self.unfinished or self.oracle.waiting() or self.oracle.leftovers())
 
 
-def run(
-    seed: int, told: bool = False, prepare: Callable[[World], None] = lambda world: None,
-    focus: Focus = Focus(),
-) -> Run:  # fmt: skip
+def run(seed: int, told: bool = False, focus: Focus = Focus()) -> Run:
     """One seed from beginning to end; the same seed gives the same story, always."""
+    return simulated(World(seed, told, focus))
+
+
+def simulated(
+    world: World, more: Callable[[World], None] = _nothing, at_end: Callable[[World], None] = _nothing
+) -> Run:
+    """Let a world live: its weather, calm, rest. `more` begins what else there is, `at_end` checks."""
     with cheap_signatures():
-        world = World(seed, told, focus)
-        prepare(world)
         world.begin()
+        more(world)
         oracle, sim = world.oracle, world.sim
         sim.run(world.weather.seconds, lambda: bool(oracle.violations))
         if not oracle.violations:
@@ -270,7 +277,8 @@ def run(
             sim.run(sim.now + REST, lambda: bool(oracle.violations) or world.at_rest())
         if not oracle.violations:
             oracle.check_ends()
+            at_end(world)
         for machine in world.machines.values():
             machine.kill_all()
         sim.run(sim.now)
-    return Run(seed, oracle.violations, sim.operations, sim.story or [])
+    return Run(world.seed, oracle.violations, sim.operations, sim.story or [])
