@@ -27,14 +27,15 @@ class Effect:
 
 
 class Disk(MemoryFiles):
-    """`on_change` is called with each change of a name, `on_beat` with each file that is set to a size."""
+    """`on_change` is called with each change of a name, `on_beat` with each file that is set to a size,
+    `on_write` with what was written on its own machine."""
 
     def __init__(self, clock: Callable[[], float], chance: Random, ordered: bool) -> None:
         self._chance, self._ordered = chance, ordered
         self.pending: deque[Effect] = deque()
         self.on_change: Callable[[tuple[Change, ...]], None] = lambda changes: None
         self.on_beat: Callable[[str], None] = lambda path: None
-        self.on_journal: Callable[[bytes], None] = lambda lines: None
+        self.on_write: Callable[[str, bytes], None] = lambda path, data: None
         super().__init__(clock)
 
     def _new(self, kind: str) -> Inode:

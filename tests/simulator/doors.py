@@ -39,8 +39,8 @@ class HostFiles(LocalFiles):
             if trouble:
                 trouble(name, arguments)
             outcome = getattr(self._disk, name)(*arguments)
-            if name == "append" and arguments[0].startswith(layout.JOURNAL):
-                self._disk.on_journal(arguments[1])
+            if name in _TEARS:
+                self._disk.on_write(*arguments)
         except SpoolError as error:
             if sim.story is not None:
                 sim.tell(process.name, told(name, arguments, error))

@@ -59,10 +59,11 @@ class Oracle:
         self.violations: list[str] = []
         self._folders = {id(disk.root.entries[str(s)]): s for s in JOB_FOLDERS}
         self._results = disk.root.entries[layout.RESULTS]
+        self._locks = disk.root.entries[layout.LOCKS]
         self._deliveries: dict[str, bytes] = {}  # what workers have put there, by name
         self.forged: set[str] = set()  # names in results/ that somebody else has written to
         self._incoming = disk.root.entries[layout.INCOMING]
-        disk.on_change, disk.on_journal = self._changed, self.told
+        disk.on_change, disk.on_write = self._changed, self._written
         disk.on_beat = lambda path: self.beats.__setitem__(path.rpartition("/")[2], sim.now)
         self.beats: dict[str, float] = {}  # run: when it was last heard, in true time
         self._silent: dict[str, float] = {}  # run: seconds of silence when the server last looked
@@ -111,7 +112,14 @@ class Oracle:
         if silent < lease / 1.06:
             self.fail(f"worker {run} is given up, and was heard {silent:.3f} s ago")
 
-    def told(self, lines: bytes) -> None:
+    def _written(self, path: str, data: bytes) -> None:
+        place, _, name = path.rpartition("/")
+        if place == layout.JOURNAL:
+            self._told(data)
+        elif name == layout.VERDICT or name.startswith("lease."):
+            self.on_moment()
+
+    def _told(self, lines: bytes) -> None:
         """What the journal says has happened, and is on stable storage where it is an end."""
         ends = {words[1]: words[4] for line in lines.decode().splitlines() if (words := line.split(" "))}
         for job, state in ends.items():
@@ -138,6 +146,8 @@ class Oracle:
     def _changed(self, changes: tuple[Change, ...]) -> None:
         noticed = False
         for folder, name, inode in changes:
+            if folder is self._locks and inode is not None:
+                self.on_moment()
             if folder is self._results:
                 self._delivered(name, inode)
             state = self._folders.get(id(folder))
@@ -261,14 +271,14 @@ class Oracle:
 
     def _check_end(self, job: str, known: Expected, end: tuple[str, dict[str, bytes]]) -> None:
         state, parts = end
-        verdict = parts[layout.VERDICT].decode()
+        verdict = parts.get(layout.VERDICT, b"").decode("utf-8", "replace")
         allowed = {"ok": {"done"}, "raises": {"failed"}, "kills": {"failed"}}[known.what]
         lost = " lost " in verdict or "held while" in verdict
         if lost and self.runs[job] <= known.attempts:
             allowed = allowed | {"failed"}
         if "cancel" in known.asked or any(self._ended_badly(other) for other in known.after):
             allowed = allowed | {"cancelled"}
-        if state == "done" and pickle.loads(parts[layout.RESULT]) != known.value:
+        if state == "done" and parts.get(layout.RESULT) != pickle.dumps(known.value):
             self.fail(f"{job}: done with another result than its own")
         if state not in allowed:
             self.fail(f"{job}: {known.what} job ended {state}: {verdict.strip()}")

@@ -34,7 +34,8 @@ AT_ONCE = ("box loses power", "box loses power", "kill server", "kill worker", "
 class Weather:
     """`faults`: moments (seconds of true time) and kinds; `sudden`: chance of a fault by operation;
     `nerve`: chance of one right after something that matters (an acknowledgement, a start, an end);
-    `lossy`: chance that a batch of requests is lost; `failing`: operations that a bad disk refuses."""
+    `lossy`: chance that a batch of requests is lost; `failing`: operations that a bad disk refuses;
+    `at_once`: what comes with `nerve`."""
 
     lease: float
     seconds: float
@@ -44,6 +45,7 @@ class Weather:
     nerve: float
     lossy: float
     failing: tuple[str, ...]
+    at_once: tuple[str, ...]
     faults: tuple[tuple[float, str], ...]
     workers: tuple[tuple[int, bool, bool], ...]  # slots, on the box, from cron
     clients: tuple[tuple[str, bool, int], ...]  # owner, on the box, jobs
@@ -71,9 +73,10 @@ def _drawn(chance: Random, kinds: tuple[str, ...]) -> Weather:
         ordered_disk=chance.random() < 0.4,
         events_lost=chance.choice((0.0, 0.3, 1.0)),
         sudden=chance.choice((0.0, 0.3, 0.8, 0.9)),
-        nerve=chance.choice((0.0, 0.0, 0.1, 0.4)),
+        nerve=chance.choice((0.0, 0.0, 0.05, 0.2)),
         lossy=chance.choice((0.0, 0.0, 0.0, 0.02)),
         failing=FAILING,
+        at_once=AT_ONCE,
         faults=_faults(chance, seconds, kinds),
         workers=_workers(chance),
         clients=_clients(chance),

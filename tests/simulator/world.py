@@ -18,7 +18,7 @@ from .disk import Disk
 from .machines import Machine, Process, Simulation
 from .network import Network
 from .oracle import Oracle
-from .weather import AT_ONCE, Focus, draw
+from .weather import Focus, draw
 
 REST = 600.0  # seconds of calm in which everything must have ended
 FAULT_OPS = 250  # a sudden fault strikes within so many operations of a process
@@ -134,7 +134,7 @@ class World:
         """Something that matters has happened: trouble comes at once, or within a moment."""
         if not self.calm and self.chance.random() < self.weather.nerve:
             pause = self.chance.choice((0.0, 0.001, 0.003, 0.2)) * self.chance.random()
-            self.sim.after(pause, self._strike, self.chance.choice(AT_ONCE))
+            self.sim.after(pause, self._strike, self.chance.choice(self.weather.at_once))
 
     def _processes(self, *names: str) -> list[Process]:
         return [p for machine in self.machines.values() for p in machine.processes if p.name in names]
