@@ -4,13 +4,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test bench spool clean
+.PHONY: demo test prove bench spool clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dsage-spool demo spool
 
 test: $(VENV)/.tests
 	PYTHON=$(PYTHON) VENV=$(VENV) scripts/test
+
+# Try to break every promise: minutes, and all that this machine allows. `make prove LEVEL=quick` is shorter.
+LEVEL ?= full
+prove: $(VENV)/.tests
+	PYTHON=$(PYTHON) VENV=$(VENV) LEVEL=$(LEVEL) scripts/prove
 
 bench: $(VENV)/.tests
 	$(BIN)/python benchmarks/bench.py

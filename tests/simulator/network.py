@@ -179,7 +179,8 @@ class Batch:
             outcome = getattr(network.disk, name)(*arguments)
         except SpoolError as error:
             outcome = error
-        network.sim.tell(self.line.process.name, told(name, arguments, outcome))
+        if network.sim.story is not None:
+            network.sim.tell(self.line.process.name, told(name, arguments, outcome))
         return outcome
 
 
