@@ -41,6 +41,7 @@ class Recovered:
     book: Book
     changes: list[Change] = field(default_factory=list)  # decisions to carry out now
     notes: list[str] = field(default_factory=list)
+    trusted: dict[str, bytes] = field(default_factory=dict)  # files that decided something, by path
 
 
 def recover(files, roster_check, wall: float) -> Recovered:
@@ -57,6 +58,7 @@ def recover(files, roster_check, wall: float) -> Recovered:
             _one_job(files, state, job, roster_check, found, wall)
     for state in ENDS:
         found.book.counts[str(state)] += files.names(str(state), None, HOW_MANY)
+    _write_anew(files, found.trusted)
     _cancel_followers(files, found, wall)
     _offer(found.book)
     _old_uses(files, found.book)
@@ -86,6 +88,15 @@ def _holds_drop(files, path: str) -> bool:
     return True
 
 
+def _write_anew(files, trusted: dict[str, bytes]) -> None:
+    """A flush of these may have failed just before the server was killed: they can then be read, and
+    will never reach the disk, whatever is flushed."""
+    rows = [(layout.in_tmp(f"server.anew.{n}"), *row) for n, row in enumerate(trusted.items())]
+    for outcome in files.many("drop", rows) if rows else ():
+        if isinstance(outcome, SpoolError):
+            raise outcome
+
+
 def can_be_read(files, state: State, job: str) -> bool:
     """Whether the disk gives a job again that it would not give before."""
     try:
@@ -105,7 +116,7 @@ def _one_job(files, state: State, job: str, roster_check, found: Recovered, wall
         return
     inside = set(files.names(layout.job_folder(state, job)))
     entry = Entry(envelope, hashlib.sha256(text).digest(), state)
-    lost = _read_leases(files, entry, inside, wall)
+    lost = _read_leases(files, entry, inside, found, wall)
     found.book.add(entry, offered=False)
     if _was_ending(inside) and _carry_out(files, entry, inside, roster_check, found):
         return
@@ -121,13 +132,17 @@ def _was_ending(inside: set[str]) -> bool:
     return bool(inside & (_DELIVERED | {layout.VERDICT})) or any(map(_LATE.fullmatch, inside))
 
 
-def _read_leases(files, entry: Entry, inside: set[str], wall: float) -> Lease | None:
+def _read_leases(
+    files, entry: Entry, inside: set[str], found: Recovered, wall: float
+) -> Lease | None:
     """The attempt number follows from the leases; the lease that must be written, if one was lost."""
     attempts = sorted(int(match[1]) for match in map(_LEASE.fullmatch, inside) if match)
     last = None
     for attempt in attempts:
-        last = _lease(files, layout.in_job(entry.state, entry.job, layout.lease_name(attempt)))
+        path = layout.in_job(entry.state, entry.job, layout.lease_name(attempt))
+        last = _lease(files, path)
         if last and last.ended:
+            found.trusted[path] = records.make(last)
             entry.claims[attempt] = last.run
             entry.attempt = attempt + 1
             entry.losses += last.counts
@@ -197,7 +212,8 @@ def _by_lock(files, job: str, attempt: int) -> Lease | None:
 def _carry_out(files, entry: Entry, inside: set[str], roster_check, found: Recovered) -> bool:
     """Finish the end of a job that was decided; whether there was one. Else what is there is undone."""
     folder = layout.job_folder(entry.state, entry.job)
-    word = _decision(files, folder, inside, roster_check)
+    word, parts = _decision(files, folder, inside, roster_check)
+    found.trusted.update((f"{folder}/{name}", data) for name, data in parts.items())
     if not word:
         _undo(files, folder, entry.job, inside)
         return False
@@ -220,18 +236,20 @@ def _undo(files, folder: str, job: str, inside: set[str]) -> None:
         files.move(f"{folder}/{late[0]}", layout.result(job, int(late[1])))
 
 
-def _decision(files, folder: str, inside: set[str], roster_check) -> str:
-    """The word of a verdict if all that belongs to it is whole."""
+def _decision(files, folder: str, inside: set[str], roster_check) -> tuple[str, dict[str, bytes]]:
+    """The word of a verdict if all that belongs to it is whole, and all that."""
     if layout.VERDICT not in inside:
-        return ""
+        return "", {}
     try:
         text = files.read(f"{folder}/{layout.VERDICT}", 4096)
         parts = {name: files.read(f"{folder}/{name}", 1 << 40) for name in sorted(_DELIVERED & inside)}
     except FileAnswer:
-        return ""
+        return "", {}
     verdict = _VERDICT.fullmatch(text)
     word = verdict[1].decode() if verdict else ""
-    return word if word and _is_whole(word, parts, roster_check) else ""
+    if not word or not _is_whole(word, parts, roster_check):
+        return "", {}
+    return word, {**parts, layout.VERDICT: text}
 
 
 def _is_whole(word: str, parts: dict[str, bytes], roster_check) -> bool:

@@ -18,7 +18,7 @@ from dsage_spool.server.book import Book
 from dsage_spool.signing import Unproven
 from dsage_spool.spool import dropping, moving
 from dsage_spool.states import State
-from dsage_spool.worker import hand, monitor, strays
+from dsage_spool.worker import hand, monitor, rosters, strays
 
 from .disk import Disk
 from .doors import HostFiles
@@ -352,6 +352,43 @@ def what_ends_now_is_unknown() -> Patches:
     return [(decide.Decider, "_ends_now", lambda self, job: False)]
 
 
+def roster_not_looked_for_again() -> Patches:
+    """A look at the roster that failed is not made again for a while."""
+
+    def refresh(self, files, now):
+        if now - self._looked < rosters.EVERY:
+            return
+        self._looked = now
+        found = files.stat(layout.ROSTER)
+        if found != self._known:
+            self._take(found, files.read(layout.ROSTER, rosters.LIMIT))
+
+    return [(rosters.RosterFeed, "refresh", refresh)]
+
+
+def lost_lease_is_not_missed() -> Patches:
+    """A running job without its present lease is taken as it is."""
+
+    def present(files, entry, last, wall):
+        return recover._take_up(entry, last) if last else None
+
+    return [(recover, "_present_lease", present)]
+
+
+def reason_of_a_refusal_not_flushed() -> Patches:
+    def refuse(files, changes):
+        return moving.refuse(Blind(files), changes)
+
+    return [(serve, "refuse", refuse)]
+
+
+def late_result_stays_in_a_live_job() -> Patches:
+    def was_ending(inside):
+        return bool(inside & (recover._DELIVERED | {layout.VERDICT}))
+
+    return [(recover, "_was_ending", was_ending)]
+
+
 def first_come_first_served() -> Patches:
     def order(self, wall, per_needs=1000):
         queued = (entry for _, entry in sorted(self.entries.items()) if entry.state is State.QUEUED)
@@ -363,7 +400,9 @@ def first_come_first_served() -> Patches:
 FOUND_HERE: list[Callable[[], Patches]] = [
     opening_trusts_what_was_not_flushed, failed_flush_leaves_its_pages, claim_in_doubt_not_flushed,
     delivery_taken_for_a_stray, ended_attempt_is_run_again, accepted_and_ended_by_one_rename,
-    unreadable_job_is_forgotten, what_ends_now_is_unknown,
+    unreadable_job_is_forgotten, what_ends_now_is_unknown, roster_not_looked_for_again,
+    lost_lease_is_not_missed, reason_of_a_refusal_not_flushed,
+    late_result_stays_in_a_live_job,
 ]  # fmt: skip
 GALLERY: dict[str, Callable[[], Patches]] = {
     bug.__name__.replace("_", " "): bug
@@ -403,6 +442,13 @@ FOCUS: dict[str, Focus] = {
     }),
     "nothing is undone": Focus((), {"nerve": 0.4}),
     "verdict alone is believed": Focus((), {"nerve": 0.4}),
+    "reason of a refusal not flushed": Focus(
+        ("forgery",), {"nerve": 0.5, "at_once": ("box loses power",), "ordered_disk": False}
+    ),
+    "late result stays in a live job": Focus(
+        (), {"nerve": 0.3, "failing": ("sync",), "at_once": ("disk error", "kill server"), "lease": 4.0}
+    ),
+    "roster not looked for again": Focus(("disk error",), {"failing": ("stat",)}),
     "what ends now is unknown": Focus((), {"events_lost": 1.0}),
 }
 
