@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import Callable, Sequence
+from typing import Any, Callable, Sequence
 
 from dsage_spool.errors import Denied, Exists, Gone, NotRegular, TooBig
 from dsage_spool.files import Files, Stat
@@ -86,9 +86,9 @@ class MemoryFiles(Files):
         folder, name = self._parent(path)
         self._bind((folder, name, self._new("other")))
 
-    def names(self, folder: str, limit: int | None = None) -> list[str]:
+    def names(self, folder: str, limit: int | None = None, choose: Callable = list) -> Any:
         seen = (name for name in self._folder(folder).entries if name[0] != ".")
-        return list(itertools.islice(seen, limit))
+        return choose(itertools.islice(seen, limit))
 
     def stat(self, path: str) -> Stat:
         inode = self._inode(path)

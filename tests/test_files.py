@@ -21,7 +21,7 @@ from dsage_spool.errors import (
     Unreachable,
     UsageError,
 )
-from dsage_spool.files import LocalFiles
+from dsage_spool.files import HOW_MANY, Choice, LocalFiles
 from dsage_spool.sftp import SftpFiles, plain_root
 from memory_files import MemoryFiles
 from sshd import SftpProcess
@@ -119,6 +119,16 @@ class TestContract:
         assert len(files.names("f")) == 250
         assert len(files.names("f", 120)) == 120
         assert files.names("f", 0) == []
+
+    def test_local_forms_answer_what_is_chosen_of_the_names(self, place):
+        if place.folder is not None and not isinstance(place.files, LocalFiles):
+            return  # nobody lists a large folder over a line
+        place.files.make_folder("f")
+        place.files.many("write", ((f"f/{n}", b"") for n in range(20)))
+        assert place.files.names("f", None, HOW_MANY) == 20
+        assert place.files.names("f", 7, HOW_MANY) == 7
+        least = Choice("the least", min)
+        assert place.files.names("f", None, least) == "0" and str(least) == "the least"
 
     def test_an_undecodable_name_can_be_listed_and_removed(self, place):
         name = b"bad\xff".decode("utf-8", "surrogateescape")

@@ -2,6 +2,7 @@
 
 Pure: no files, no clock. The folders are the truth; the book is made from them at start, and again
 after any failure. Order = priority, then the owner with the least recent use, then submission.
+What it holds is bounded: what it has no room for is `PutOff`, and waits in incoming/.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from ..records import Envelope
 from ..states import State
 
 HALF_LIFE = 86_400.0  # seconds in which recent use counts half
+# In plain jobs, of which each takes the server about 0.6 KB of memory.
+FULL = 200_000  # from which on the book is full,
+REOPENS = 190_000  # below which it no longer is,
+AT_MOST = 225_000  # and what those may fill it up to who have fewer than
+SHARE = 1_000  # live jobs of their own: a flood of one shuts nobody out
+NEEDS_OF_A_JOB = 400  # letters of needs that take about as much memory as a plain job
 
 
 class Entry:
@@ -24,6 +31,7 @@ class Entry:
     __slots__ = (
         "job", "state", "attempt", "losses", "owner", "priority", "needs", "attempts", "after",
         "not_before", "not_after", "title", "digest", "claims", "run", "worker", "since", "line",
+        "weight",
     )  # fmt: skip
 
     def __init__(self, envelope: Envelope, digest: bytes, state: State = State.QUEUED) -> None:
@@ -44,6 +52,7 @@ class Entry:
         self.run = self.worker = ""
         self.since = 0.0
         self.line = ""
+        self.weight = 1 + len(self.after) + sum(map(len, self.needs)) // NEEDS_OF_A_JOB
 
     def next_line(self) -> str:
         if not self.line:
@@ -76,6 +85,43 @@ class Use:
         self.mean = seconds if not self.mean else 0.8 * self.mean + 0.2 * seconds
 
 
+class PutOff:
+    """Names that were read and wait for room in the book, so that nobody reads them again before.
+
+    A Bloom filter, of a size that does not grow: holding a million, it takes ten of a million others
+    for known ones. Those too are read as soon as there is room.
+    """
+
+    BYTES, CAPACITY = 1 << 23, 4_000_000  # then it begins anew, and all are read once more
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+        self._count = 0
+
+    def add(self, name: str) -> None:
+        if not self._bits or self._count >= self.CAPACITY:
+            self._bits, self._count = bytearray(self.BYTES), 0
+        self._count += 1
+        for place, bit in self._places(name):
+            self._bits[place] |= bit
+
+    def __contains__(self, name: str) -> bool:
+        bits = self._bits
+        if not bits:
+            return False
+        for place, bit in self._places(name):
+            if not bits[place] & bit:
+                return False
+        return True
+
+    def _places(self, name: str) -> Iterator[tuple[int, int]]:
+        """Of numbers that nobody outside can foresee, since `hash` is salted."""
+        word = hash(name) & 0xFFFF_FFFF_FFFF_FFFF
+        other = hash((name, word))
+        for number in (word >> 26, word, other, other >> 26):
+            yield (number >> 3) % self.BYTES, 1 << (number & 7)
+
+
 Bucket = tuple[int, str, tuple[str, ...]]  # -priority, owner, needs
 
 
@@ -95,10 +141,16 @@ class Book:
         self.locks: set[str] = set()  # names of the locks that running jobs hold
         self.unreadable: dict[str, State] = {}  # live jobs that the disk would not give us
         self._followers: dict[str, set[str]] = {}
+        self.full = False
+        self._load = 0
+        self._load_of: Counter[str] = Counter()
+        self._owners: dict[str, str] = {}
 
     def add(self, entry: Entry, offered: bool = True) -> None:
         entry.needs = self._needs.setdefault(entry.needs, entry.needs)
+        entry.owner = self._owners.setdefault(entry.owner, entry.owner)
         self.entries[entry.job] = entry
+        self._weigh(entry, entry.weight)
         for other in entry.after:
             self._followers.setdefault(other, set()).add(entry.job)
         self._enter(entry, offered)
@@ -119,8 +171,21 @@ class Book:
         if target in (State.QUEUED, State.HELD, State.RUNNING):
             self._enter(entry, offered)
         else:
-            self.entries.pop(entry.job, None)
+            if self.entries.pop(entry.job, None):
+                self._weigh(entry, -entry.weight)
             self.counts[str(target)] += 1
+
+    def _weigh(self, entry: Entry, weight: int) -> None:
+        self._load += weight
+        self._load_of[entry.owner] += weight
+        self.full = self._load >= (REOPENS if self.full else FULL)
+
+    def is_half_empty(self) -> bool:
+        return self._load < FULL // 2
+
+    def has_room(self, owner: str) -> bool:
+        """Whether one more job of this owner may be admitted."""
+        return not self.full or (self._load < AT_MOST and self._load_of[owner] < SHARE)
 
     def offer(self, entry: Entry) -> None:
         """A queued job that had to wait for a date or for another job may run now."""

@@ -22,6 +22,7 @@ from .book import Book, Entry
 from .seen import ClaimSeen, Delivered, JobDropped, Requested, RunLost, Seen, Unacceptable
 
 NOT_AFTER_TOLERANCE = 600  # seconds; people's clocks differ
+MOST_WAITING = 10_000  # jobs put off for others that are remembered; they are only looked for again
 
 
 class Decider:
@@ -119,10 +120,13 @@ class Decider:
 
     def _comes_too_early(self, seen: JobDropped) -> bool:
         """A job that it names still lies in incoming/; not where the two would wait for each other."""
-        job, coming = seen.envelope.job, seen.coming - self.book.entries.keys()
+        job = seen.envelope.job
+        coming = frozenset(other for other in seen.coming if other not in self.book.entries)
         self._waits.pop(job, None)
         if not coming or any(self._waits_for(other, job) for other in coming):
             return False
+        if len(self._waits) >= MOST_WAITING:
+            self._waits.clear()
         self._waits[job] = coming
         return True
 

@@ -14,6 +14,7 @@ from typing import Callable, Iterator, Protocol
 from .. import layout, names, queuefile
 from ..clock import Clock, stamp
 from ..errors import FileAnswer, SpoolError
+from ..files import Choice
 from ..spool import journal, settings
 from ..spool.journal import Line
 from ..spool.moving import Change, commit, refuse, tidy
@@ -35,6 +36,7 @@ GROUP_FROM = 3  # changes in one pass from which on there is load
 GATHER = 0.01  # seconds in which more may come, to share one flush
 QUEUE_FILE, QUEUE_FILES = "server-queue", 16  # name in tmp/, and how many are used in turn
 SHORT = 0.001  # seconds between small pieces of tidying
+MOST_STUCK = 10_000  # paths that are remembered, so that whoever plants them cannot fill the memory
 
 
 class Wake(Protocol):
@@ -54,7 +56,7 @@ class Server:
         self._random = random
         self._log = log
         self.settings = settings.load(files)
-        self._look = Look(files, self.settings, clock.wall)
+        self._look = Look(files, self.settings, clock)
         self._leases = Leases(self.settings.times)
         # A wait that is longer than `server_gap` would look like a sleep of the server.
         self._rescan = min(RESCAN, self.settings.times.watch)
@@ -64,6 +66,7 @@ class Server:
         self._turn = 0  # which of the queue files was written last
         self._journal = ""
         self._sure = False  # that the book is what the folders say
+        self._told_full = False
         self._name = name or f"{socket.gethostname()} {os.getpid()}"
 
     # -- start -------------------------------------------------------------------------------
@@ -83,7 +86,7 @@ class Server:
         """The book, as the folders tell it, and a journal file of its own: so followers look too."""
         found = recover(self._files, self._check_receipt, self._clock.wall())
         self.book = found.book
-        self._look.is_live = found.book.entries.__contains__
+        self._look.book = found.book
         self._decider = Decider(self.book, lambda wall: names.make_job(wall, self._random(4)))
         for entry in self.book.entries.values():
             if entry.state is State.RUNNING:
@@ -109,6 +112,15 @@ class Server:
         for problem in self._look.roster.problems:
             self._log(f"roster: {problem}")
 
+    def _report_full(self) -> None:
+        """Once, and again only after a time in which there was room."""
+        if self.book.full and not self._told_full:
+            live = len(self.book.entries)
+            self._log(f"{live} jobs have not ended: further ones wait in incoming/ until some have")
+            self._told_full = True
+        elif self.book.is_half_empty():
+            self._told_full = False
+
     # -- the loop ----------------------------------------------------------------------------
 
     def run(self, wake: Wake, stopped: Callable[[], bool]) -> None:
@@ -124,8 +136,8 @@ class Server:
 
     def _pause(self, moved: int) -> float:
         """Seconds to wait for events; under load a little is waited in any case, to group more."""
-        if moved and self._look.more:
-            return 0.0
+        if self._look.more:
+            return 0.0 if moved else SHORT
         if moved > GROUP_FROM:
             self._clock.sleep(GATHER)
         elif not moved and self._sweeper.remove_some():
@@ -153,6 +165,7 @@ class Server:
         if self._look.refresh_roster():
             self._report_roster()
         changes = self._decider.decide(self._see(), self._clock.wall())
+        self._report_full()
         for note in self._decider.notes:
             self._log(note)
         if changes:
@@ -218,7 +231,8 @@ class Server:
 
     def _stick(self, path: str, problem: str) -> None:
         """Told once, and passed over from now on."""
-        self._stuck.add(path)
+        if len(self._stuck) < MOST_STUCK:
+            self._stuck.add(path)
         self._log(f"{path}: {problem}")
 
     def _refuse(self, refusals: list[Change]) -> list[Line]:
@@ -268,9 +282,11 @@ class Server:
 
         A rename after a link to that one would also do nothing, and leave the link behind.
         """
-        for name in self._files.names(layout.TMP):
-            if name.startswith(QUEUE_FILE):
-                self._files.remove(layout.in_tmp(name))
+        ours = Choice(
+            QUEUE_FILE, lambda names: [name for name in names if name.startswith(QUEUE_FILE)]
+        )
+        for name in self._files.names(layout.TMP, None, ours):
+            self._files.remove(layout.in_tmp(name))
 
     def _head(self, wall: float) -> list[str]:
         counts = {str(state): self.book.counts[str(state)] for state in FLOW[1:]}
