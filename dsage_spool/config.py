@@ -25,6 +25,7 @@ KEYS = {
     "worker_key": "the private key that signs this worker's results",
     "roster": "a roster file of your own, trusted instead of the spool's",
     "ssh_config": "an ssh configuration file to use instead of ~/.ssh/config",
+    "watch": "on, or off: the server asks the kernel for no events, and looks by itself",
 }
 
 
@@ -67,6 +68,13 @@ class Config:
                 f"{name!r} cannot be a worker's name", "letters, digits, - and _ only: --name kiwi"
             )
         return name
+
+    def watch(self) -> bool:
+        """Whether the server shall ask for events."""
+        word = self.get("watch") or "on"
+        if word not in ("on", "off"):
+            raise UsageError(f"watch is {word!r}", "it can be `on` or `off`")
+        return word == "on"
 
     def spool(self, flag: str | None = None) -> str:
         place = self.get("spool", flag)

@@ -16,15 +16,18 @@ logging.getLogger("watchdog").propagate = False
 
 
 class Watch:
-    """`wait` returns early after something was created in, or moved into, one of the folders."""
+    """`wait` returns early after something was created in, or moved into, one of the folders.
 
-    def __init__(self, folders: Sequence[str]) -> None:
+    With `events=False` it asks for none, as if there were none to be had.
+    """
+
+    def __init__(self, folders: Sequence[str], events: bool = True) -> None:
         # Its `put` may come from a signal handler at any moment of `get`; Event.set would deadlock.
         self._changes: SimpleQueue[None] = SimpleQueue()
         self._observer = None
         self.problem = ""
         try:
-            self._observer = self._start(folders)
+            self._observer = self._start(folders) if events else None
         except OSError as error:
             # 128 inotify instances a user is a usual limit.
             self.problem = f"cannot watch folders, looking every moment instead: {error}"
@@ -38,7 +41,8 @@ class Watch:
 
         class Waker(FileSystemEventHandler):
             def dispatch(self, event) -> None:
-                changes.put(None)
+                if changes.empty():  # one is as good as a million, which would have to be kept
+                    changes.put(None)
 
         observer = Observer()
         kinds = [FileCreatedEvent, FileMovedEvent, DirCreatedEvent]

@@ -66,7 +66,7 @@ class Party:
     """One process. What it says goes to a file."""
 
     def __init__(self, argv: list[str], home: Path, log: Path, **environ: str) -> None:
-        kept = ("PATH", "LANG", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH")
+        kept = ("PATH", "LANG", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "DSAGE_SPOOL_WATCH")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         environment |= {"HOME": str(home), "LOGNAME": "alice", **environ}
         self._out, self._err = log.with_suffix(".out"), log.with_suffix(".err")

@@ -57,10 +57,11 @@ def server(arguments: Namespace) -> int:
         )
     files = LocalFiles(place.path)
     log = _spool_log(files, arguments.quiet)
+    events = load_config().watch()
     with _only_server(files, place.path):
         served = Server(files, SystemClock(), secrets.token_bytes, log)
         watched = [f"{place.path}/{box}" for box in (layout.INCOMING, layout.LOCKS, layout.RESULTS)]
-        wake = Watch(watched)
+        wake = Watch(watched, events)
         if wake.problem:
             log(wake.problem)
         stop = Stop(wake.wake)
