@@ -58,8 +58,12 @@ class SftpProcess:
 class Sshd:
     """An sshd on 127.0.0.1, its files in `folder`: keys, known_hosts, and a client's config.
 
-    The host is called `spoolhost` in the client's config.
+    The host is called `spoolhost` in the client's config. Another address, and a command before the
+    server's own (`ip netns exec`), put it into a network namespace.
     """
+
+    address = "127.0.0.1"
+    before: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, **options: str) -> None:
         self.folder, self.port = folder, _free_port()
@@ -77,7 +81,8 @@ class Sshd:
     def start(self) -> None:
         """Listen; again after `stop`, on the same port with the same keys."""
         self._log = open(self.folder / "sshd.log", "ab")
-        command = [program("sshd"), "-D", "-e", "-f", str(self.folder / "sshd_config")]
+        sshd = [program("sshd"), "-D", "-e", "-f", str(self.folder / "sshd_config")]
+        command = [*self.before, *sshd]
         command += _without_penalties(command)
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=self._log)
         # A test run that is killed cannot clean up: at the end of its pipe this does.
@@ -89,7 +94,7 @@ class Sshd:
 
     def _server_config(self, options: dict[str, str]) -> str:
         settings = {
-            "ListenAddress": "127.0.0.1",
+            "ListenAddress": self.address,
             "Port": str(self.port),
             "HostKey": str(self.folder / "host_key"),
             "PidFile": "none",
@@ -109,7 +114,7 @@ class Sshd:
 
     def client_config(self, alias: str = "spoolhost", **options: str) -> str:
         settings = {
-            "HostName": "127.0.0.1",
+            "HostName": self.address,
             "Port": str(self.port),
             "IdentityFile": str(self.folder / "user_key"),
             "IdentitiesOnly": "yes",
@@ -123,7 +128,7 @@ class Sshd:
 
     def write_known_hosts(self, public_key: str) -> None:
         kind, blob = public_key.split()[:2]
-        (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {kind} {blob}\n")
+        (self.folder / "known_hosts").write_text(f"[{self.address}]:{self.port} {kind} {blob}\n")
 
     def _wait_until_it_listens(self) -> None:
         until = time.monotonic() + SOON
