@@ -23,6 +23,8 @@ from spool_world import MALLORY, World
 
 NO_RESCAN = """
 from dsage_spool.server import serve
+
+pytestmark = pytest.mark.once
 serve.Server._pause = lambda self, moved: 0.0 if self._look.more else 1e6
 """
 

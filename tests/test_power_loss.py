@@ -20,6 +20,8 @@ from proof.block_log import (
 )  # fmt: skip
 from proof.power_loss import PLANTED, Task, Told
 
+pytestmark = pytest.mark.once
+
 TESTS = Path(__file__).parent
 
 

@@ -19,6 +19,9 @@ HERE = Path(__file__).parent
 FRESH_FROM = int.from_bytes(os.urandom(4), "big") + FIXED
 
 
+pytestmark = pytest.mark.once
+
+
 def broken(seeds: range) -> list[str]:
     """What the first seed that breaks a promise has to say."""
     for seed in seeds:
