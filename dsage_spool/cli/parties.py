@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Callable
 from .. import layout
 from ..clock import SystemClock, stamp
 from ..config import load_config
-from ..errors import Busy, UsageError
+from ..errors import Busy, SpoolError, UsageError
 from ..files import LocalFiles
 from ..locks import SoleHolder
 from ..places import Place
@@ -84,11 +84,14 @@ def _only_server(files: LocalFiles, path: str) -> SoleHolder:
 
 
 def _spool_log(files: LocalFiles, quiet: bool) -> Callable[[str], None]:
-    """Plain lines, to log/server.log and to stderr."""
+    """Plain lines, to log/server.log and to stderr. A disk that takes no line stops nobody."""
 
     def log(text: str) -> None:
         line = f"{stamp(time.time())} {clean_lines(text)}\n"
-        files.append(f"{layout.LOG}/server.log", line.encode())
+        try:
+            files.append(f"{layout.LOG}/server.log", line.encode())
+        except SpoolError:
+            pass  # full: what the server is about to say is often just that
         if not quiet:
             sys.stderr.write(line)
             sys.stderr.flush()

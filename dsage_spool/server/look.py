@@ -105,6 +105,12 @@ class Look:
         self._again: list[str] = []  # requests that the next pass may be able to serve,
         self._second: dict[str, None] = {}  # and those of the last pass, looked at a second time
 
+    def begin_anew(self, book: Book) -> None:
+        """With another book; what the last pass has taken may not have been served."""
+        self.book = book
+        for box in self._boxes.values():
+            box.begin_anew()
+
     def refresh_roster(self) -> bool:
         """Read the roster again if it has changed; whether it has."""
         found = self._files.stat(layout.ROSTER)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from .. import layout, names, queuefile, records
 from ..clock import stamp
-from ..errors import FileAnswer, Gone, SpoolError
+from ..errors import DiskError, FileAnswer, Gone, SpoolError
 from ..files import HOW_MANY, Choice
 from ..records import Envelope, Lease, Receipt
 from ..spool.dropping import read_worker
@@ -101,6 +101,8 @@ def can_be_read(files, state: State, job: str) -> bool:
     """Whether the disk gives a job again that it would not give before."""
     try:
         records.parse(Envelope, files.read(layout.in_job(state, job, layout.ENVELOPE), records.RECORD_LIMIT))
+        for name in filter(_LEASE.fullmatch, files.names(layout.job_folder(state, job))):
+            _lease(files, layout.in_job(state, job, name))
     except SpoolError:
         return False
     return True
@@ -110,13 +112,13 @@ def _one_job(files, state: State, job: str, roster_check, found: Recovered, wall
     try:
         text = files.read(layout.in_job(state, job, layout.ENVELOPE), records.RECORD_LIMIT)
         envelope = records.parse(Envelope, text)
+        inside = set(files.names(layout.job_folder(state, job)))
+        entry = Entry(envelope, hashlib.sha256(text).digest(), state)
+        lost = _read_leases(files, entry, inside, found, wall)
     except SpoolError as error:
         found.notes.append(f"{state}/{job}: cannot be read, left alone: {error.message}")
         found.book.unreadable[job] = state
         return
-    inside = set(files.names(layout.job_folder(state, job)))
-    entry = Entry(envelope, hashlib.sha256(text).digest(), state)
-    lost = _read_leases(files, entry, inside, found, wall)
     found.book.add(entry, offered=False)
     if _was_ending(inside) and _carry_out(files, entry, inside, roster_check, found):
         return
@@ -192,8 +194,11 @@ def _mended(book: Book, entry: Entry, lease: Lease) -> Change:
 
 
 def _lease(files, path: str) -> Lease | None:
+    """None if it is torn or not there; what the disk does not give is not lost."""
     try:
         return records.parse(Lease, files.read(path, records.RECORD_LIMIT))
+    except DiskError:
+        raise
     except SpoolError:
         return None
 
@@ -204,6 +209,8 @@ def _by_lock(files, job: str, attempt: int) -> Lease | None:
         path = layout.lock(job, attempt)
         since = round(files.stat(path).mtime, 3)
         worker = read_worker(files.read(path, records.RECORD_LIMIT))
+    except DiskError:
+        raise
     except SpoolError:
         return None
     return Lease(job, attempt, worker.worker, worker.run, worker.host, since)

@@ -86,7 +86,7 @@ class Server:
         """The book, as the folders tell it, and a journal file of its own: so followers look too."""
         found = recover(self._files, self._check_receipt, self._clock.wall())
         self.book = found.book
-        self._look.book = found.book
+        self._look.begin_anew(found.book)
         self._decider = Decider(self.book, lambda wall: names.make_job(wall, self._random(4)))
         for entry in self.book.entries.values():
             if entry.state is State.RUNNING:
@@ -206,11 +206,14 @@ class Server:
             yield RunLost(run)
 
     def _fingerprint(self, run: str) -> object:
+        """What only a heartbeat changes: not the number of links, of which we remove some."""
+        if not names.parse_run(run):
+            return None  # not known, after a crash
         try:
-            # A run that is not known, after a crash, has no heartbeat.
-            return self._files.stat(layout.heartbeat(run)) if names.parse_run(run) else None
+            found = self._files.stat(layout.heartbeat(run))
         except FileAnswer:
             return None
+        return found.size, found.mtime, found.inode
 
     # -- what others see ---------------------------------------------------------------------
 
