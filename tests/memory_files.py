@@ -34,6 +34,9 @@ class MemoryFiles(Files):
         return Inode(kind, next(self._numbers), self._clock())
 
     def _folder(self, path: str) -> Inode:
+        here = self.root.entries.get(path, self.root)  # most folders lie at the top
+        if here is not self.root and here.kind == "folder":
+            return here
         here = self.root
         for part in path.split("/") if path else ():
             if here.kind != "folder" or part not in here.entries:

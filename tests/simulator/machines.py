@@ -127,15 +127,17 @@ class Process:
     def spend(self, seconds: float) -> None:
         """An operation takes a little while, in which others may do theirs."""
         sim = self.sim
-        when = sim.now + seconds
-        if sim.may_go_on(when) and self.thawed() <= sim.now:
+        when, heap = sim.now + seconds, sim._heap
+        alone = when <= sim._until and (not heap or when < heap[0][0])
+        if alone and self.frozen_until <= sim.now and self.machine.asleep_until <= sim.now:
             sim.now = when
         else:
             self.pause(seconds)
 
     def pause(self, seconds: float) -> None:
-        task = self.task
-        self.sim.after(seconds, task.wake, task.ticket, None)
+        task, sim = getcurrent().task, self.sim  # type: ignore[attr-defined]
+        event = (sim.now + seconds, next(sim._numbers), task.wake, (task.ticket, None))
+        heapq.heappush(sim._heap, event)
         task.block()
 
     def thawed(self) -> float:
