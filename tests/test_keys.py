@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from dsage_spool import agent
 from dsage_spool.agent import agent_signers
-from dsage_spool.errors import BadFormat, Refused, Unreachable, UsageError
+from dsage_spool.errors import BadFormat, DiskError, Refused, Unreachable, UsageError
 from dsage_spool.keys import find_signer, load_signer, make_key
 from dsage_spool.signing import JOB_NAMESPACE, PrivateKeySigner, line_for, sign
 
@@ -352,3 +352,13 @@ def test_all_who_make_a_key_at_once_end_with_the_same_one(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(one, range(8)))) == 1
     assert sorted(os.listdir(path.parent)) == ["key", "key.pub"]
+
+
+def test_a_key_that_the_disk_does_not_show_is_an_error_of_ours(tmp_path, monkeypatch):
+    def failing(self):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "is_file", failing)
+    with pytest.raises(DiskError) as told:
+        find_signer(None, tmp_path, {})
+    assert "cannot be looked at: Input/output error" in told.value.message and told.value.hint

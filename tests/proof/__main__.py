@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from .claims import CLAIMS, Outcome
+from .promises import PROMISES, Outcome
 from .table import as_json, as_text
 
 HARNESSES = ("simulated", "every_call", "power_loss", "partitions", "bulk")
@@ -40,7 +40,7 @@ def tried(name: str, level: str) -> list[Outcome]:
         return importlib.import_module(f"proof.{name}").prove(level)
     except Exception:
         why = traceback.format_exc(limit=-3).strip().replace("\n", " | ")
-        return [Outcome(tuple(CLAIMS), name, 0, "", violations=(f"the harness broke down: {why}",))]
+        return [Outcome(tuple(PROMISES), name, 0, "", violations=(f"the harness broke down: {why}",))]
 
 
 if __name__ == "__main__":

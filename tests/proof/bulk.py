@@ -29,7 +29,7 @@ from proof.bulk_crowd import (
     DEAF, Listing, Person, Witness, book_of, counted, fill_incoming, fill_other_boxes, fill_queue,
     large_folder, listings, peak_memory, server, spool_in,
 )  # fmt: skip
-from proof.claims import Outcome
+from proof.promises import Outcome
 
 TESTS = Path(__file__).resolve().parent.parent
 DROPS = 30_000
@@ -286,13 +286,13 @@ def _bulk_row(method: str, trial: Callable[[], Bulk]) -> Outcome:
 
 
 def _core_row(modules: tuple[str, ...]) -> Outcome:
-    began, claims = time.monotonic(), (1, 2, 5)
+    began, promises = time.monotonic(), (1, 2, 5)
     suite = core_without_events(modules)
     method = f"the suite's core without events: {', '.join(modules)}"
     violations = (f"{suite.failed} tests failed: {suite.told}",) if suite.failed else ()
     notes = (f"{suite.passed} passed, {suite.failed} failed, {suite.skipped} skipped",)
     seconds = time.monotonic() - began
-    return Outcome(claims, method, suite.passed, "tests", violations, seconds, notes=notes)
+    return Outcome(promises, method, suite.passed, "tests", violations, seconds, notes=notes)
 
 
 def _simulated_row(seeds: range) -> Outcome:
@@ -303,11 +303,11 @@ def _simulated_row(seeds: range) -> Outcome:
 
 
 def _row(
-    claims: tuple[int, ...], method: str, n: int, unit: str, found: Overflow | Bulk, began: float
+    promises: tuple[int, ...], method: str, n: int, unit: str, found: Overflow | Bulk, began: float
 ) -> Outcome:
     seconds = time.monotonic() - began
-    return Outcome(claims, method, n, unit, found.violations, seconds, notes=found.notes)
+    return Outcome(promises, method, n, unit, found.violations, seconds, notes=found.notes)
 
 
-def _not_run(claims: tuple[int, ...], method: str, reason: str) -> Outcome:
-    return Outcome(claims, method, 0, "", not_run=reason)
+def _not_run(promises: tuple[int, ...], method: str, reason: str) -> Outcome:
+    return Outcome(promises, method, 0, "", not_run=reason)

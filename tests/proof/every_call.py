@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Iterator, Sequence
 
 from . import every_call_command, tracing
-from .claims import Outcome
+from .promises import Outcome
 from .tracing import BOUND, KINDS
 
 TESTS = Path(__file__).parent.parent
@@ -237,7 +237,7 @@ def _row(
     kind: str, party: str, level: str, struck: Sequence[Struck], seconds: float, lacking: str = ""
 ) -> Outcome:
     return Outcome(
-        claims=(1, 2, 5),
+        promises=(1, 2, 5),
         method=METHOD[kind].format("every" if level == "full" else "some", party),
         n=sum(one.points for one in struck),
         unit="calls",
@@ -277,7 +277,7 @@ def _command_row(level: str, seed: int, lacking: str = "") -> Outcome:
         with ThreadPoolExecutor(2) as pool:
             told = list(pool.map(struck_in, folders))
     return Outcome(
-        claims=(1, 5),
+        promises=(1, 5),
         method="kill, EIO and ENOSPC at calls of the command `dsage-spool submit` (strace)",
         n=sum(points for points, _ in told),
         unit="calls",
@@ -291,7 +291,7 @@ def _command_row(level: str, seed: int, lacking: str = "") -> Outcome:
 def _planted_row(struck: Sequence[Struck], lacking: str = "", seconds: float = 0.0) -> Outcome:
     missed = [one.series.plant for one in struck if not one.violations]
     return Outcome(
-        claims=(1, 2, 5),
+        promises=(1, 2, 5),
         method=f"planted bugs that a fault at a call must show: {', '.join(CATCHES)}",
         n=len(struck),
         unit="bugs",

@@ -22,7 +22,7 @@ from ssh_world import SshWorld
 from sshd import Sshd
 
 from . import live_client
-from .claims import Outcome
+from .promises import Outcome
 from .hosts import Hosts, why_not
 
 LEASE = 6.0  # seconds
@@ -304,7 +304,7 @@ def prove(level: str) -> list[Outcome]:
             violations = lived(Path(folder), seed, faults, jobs)
     return [
         Outcome(
-            claims=(1, 2, 4, 5), method=method, n=0 if lacking else faults, unit="faults",
+            promises=(1, 2, 4, 5), method=method, n=0 if lacking else faults, unit="faults",
             violations=tuple(violations), seconds=round(time.monotonic() - began, 1),
             seeds=str(seed), not_run=lacking,
         )

@@ -1,4 +1,4 @@
-"""Power loss on real file systems: claims 1, 2 and 5 on images of a disk whose power went.
+"""Power loss on real file systems: promises 1, 2 and 5 on images of a disk whose power went.
 
 A story (`power_story`) is played on a real file system whose disk logs every write and flush
 (`block_log`). The log is cut at many points, in order or with unflushed writes dropped; each image
@@ -37,7 +37,7 @@ from dsage_spool.spool import moving
 
 from . import power_survivor
 from .block_log import Cut, Entry, Images, Served, copy_sparse, lacks_binding, read_log
-from .claims import Outcome
+from .promises import Outcome
 from .power_story import ENDED, Story
 
 HERE = Path(__file__).parent.parent
@@ -338,7 +338,7 @@ def _row(kind: str, runs: int, images: int, lacking: str) -> Outcome:
         told = run_all([Task(kind, seed, images) for seed in range(runs)])
         lacking, told = _sorted_out(told)
     return Outcome(
-        claims=(1, 2, 5),
+        promises=(1, 2, 5),
         method=method,
         n=sum(one.images for one in told),
         unit="images",
@@ -378,7 +378,7 @@ def _planted_row(lacking: str) -> Outcome:
     told = [] if lacking else run_all([planted_task(name) for name in PLANTED])
     missed = [name for name, one in zip(PLANTED, told) if not one.violations]
     return Outcome(
-        claims=(1, 2),
+        promises=(1, 2),
         method=f"planted bugs that power loss on ext4 must show: {', '.join(PLANTED)}",
         n=len(told),
         unit="bugs",

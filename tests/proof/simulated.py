@@ -11,7 +11,7 @@ from simulator import fairness, world
 from simulator.planted import FOCUS, GALLERY, UNFAIR, planted
 from simulator.weather import Focus
 
-from .claims import Outcome
+from .promises import Outcome
 
 SEEDS = {"quick": 2_000, "full": 20_000}
 FLOODS = {"quick": 20, "full": 200}
@@ -32,14 +32,14 @@ def prove(level: str) -> list[Outcome]:
 
 
 def _row(
-    claims: tuple[int, ...], method: str, pool: ProcessPoolExecutor, work: Callable, seeds: int
+    promises: tuple[int, ...], method: str, pool: ProcessPoolExecutor, work: Callable, seeds: int
 ) -> Outcome:
     began = time.monotonic()
     parts = [range(first, min(first + CHUNK, seeds)) for first in range(0, seeds, CHUNK)]
     told = list(pool.map(work, parts))
     operations, cpu = sum(one[1] for one in told), sum(one[2] for one in told)
     return Outcome(
-        claims=claims,
+        promises=promises,
         method=method,
         n=seeds,
         unit="seeds",
@@ -72,7 +72,7 @@ def _planted_row(pool: ProcessPoolExecutor) -> Outcome:
     bugs = [*GALLERY, UNFAIR]
     seeds = list(pool.map(seeds_until_caught, bugs))
     return Outcome(
-        claims=(1, 2, 3, 5, 6),
+        promises=(1, 2, 3, 5, 6),
         method="bugs planted in the shipped code, which the simulator must catch",
         n=len(bugs),
         unit="bugs",

@@ -9,14 +9,14 @@ import time
 from dataclasses import asdict
 from typing import Sequence
 
-from .claims import CLAIMS, Outcome
+from .promises import PROMISES, Outcome
 
 VERSION = 1
 
 
 def as_text(outcomes: Sequence[Outcome]) -> str:
     """Claims by number, then a row for each harness: what, how many, violations, seconds."""
-    lines = ["", *(f"{number}  {text}" for number, text in CLAIMS.items()), ""]
+    lines = ["", *(f"{number}  {text}" for number, text in PROMISES.items()), ""]
     for one in outcomes:
         lines += _row(one)
     missing = sum(bool(one.not_run) for one in outcomes)
@@ -26,10 +26,10 @@ def as_text(outcomes: Sequence[Outcome]) -> str:
 
 
 def _row(one: Outcome) -> list[str]:
-    claims = ",".join(map(str, one.claims))
+    promises = ",".join(map(str, one.promises))
     count = "not run" if one.not_run else f"{one.n:,} {one.unit}"
     verdict = "" if one.not_run else f"{len(one.violations)} violations"
-    lines = [f"claim {claims}: {one.method}"]
+    lines = [f"promise {promises}: {one.method}"]
     lines.append(f"    {count}, {verdict}, {one.seconds:.0f} s" if verdict else f"    {count}: {one.not_run}")
     if one.seeds and verdict:
         lines[-1] += f", seeds {one.seeds}"
@@ -44,7 +44,7 @@ def as_json(outcomes: Sequence[Outcome], level: str) -> str:
         "commit": _commit(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
-        "claims": {str(number): text for number, text in CLAIMS.items()},
+        "promises": {str(number): text for number, text in PROMISES.items()},
         "rows": [asdict(one) for one in outcomes],
     }
     return json.dumps(found, indent=1) + "\n"

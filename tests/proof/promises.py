@@ -1,10 +1,10 @@
-"""What is claimed, and what a harness says after it has tried to refute it. Pure data."""
+"""What is promised, and what a harness says after it has tried to refute it. Pure data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-CLAIMS = {
+PROMISES = {
     1: "no acknowledged job is lost",
     2: "one published result for each job, never replaced; at most N attempts",
     3: "nothing unsigned is executed or accepted",
@@ -19,7 +19,7 @@ CLAIMS = {
 class Outcome:
     """One row of the table: `n` trials of a kind, and each violation told in one line."""
 
-    claims: tuple[int, ...]  # keys of CLAIMS
+    promises: tuple[int, ...]  # keys of PROMISES
     method: str  # what was done to refute them, in a few words
     n: int  # trials that were carried out
     unit: str  # of what: "seeds", "kill points", "images", ...
