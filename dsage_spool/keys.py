@@ -141,7 +141,7 @@ def find_signer(
     if named:
         return load_signer(_at_home(named, home), passphrase, environ)
     for place in usual_places(home, environ):
-        if place.is_file():
+        if _is_there(place):
             return load_signer(place, passphrase, environ)
     for held in agent_signers(environ):
         return held
@@ -149,6 +149,15 @@ def find_signer(
         "key: none in the usual places, and none in the ssh agent",
         hint="run dsage-spool init to make one, or name one with --key PATH",
     )
+
+
+def _is_there(place: Path) -> bool:
+    try:
+        return place.is_file()
+    except OSError as error:
+        raise DiskError(
+            f"{place}: cannot be looked at: {error.strerror}", "name a key with --key PATH"
+        ) from None
 
 
 def own_key_path(home: Path, environ: Mapping[str, str]) -> Path:
