@@ -104,3 +104,12 @@ def test_nobody_is_lost_within_a_lease_of_a_change_that_was_seen(looks):
             changed, last = now, value
         if leases.observe(now, {"a": value}):
             assert now - changed > L
+
+
+def test_a_server_that_stands_still_while_it_looks_takes_nobody_for_lost_too_early():
+    leases = Leases(Times(60.0))
+    assert leases.observe(0.0, {"a": 1}) == []
+    assert leases.observe(10.0, {"a": 2}, after=25.0) == []  # seen at 25, not at 10
+    for now in range(30, 86, 5):
+        assert leases.observe(float(now), {"a": 2}) == []
+    assert leases.observe(90.0, {"a": 2}) == ["a"]

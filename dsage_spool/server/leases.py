@@ -21,11 +21,15 @@ class Leases:
     def due(self, now: float) -> bool:
         return now - self._looked >= self._times.watch
 
-    def observe(self, now: float, fingerprints: dict[str, Hashable | None]) -> list[str]:
+    def observe(
+        self, now: float, fingerprints: dict[str, Hashable | None], after: float | None = None
+    ) -> list[str]:
         """Note what the heartbeat files of the watched runs look like; the runs that are lost.
 
         None stands for a file that is gone, which is no change. After a pause of the server (it was
         stopped, or the machine slept) all observations start anew: the workers may have lived.
+        `now` is before the files were looked at, `after` when that was done: a change counts from
+        then, and silence only up to the former, in case the server stood still in between.
         """
         if now - self._looked > self._times.server_gap:
             self._seen.clear()
@@ -33,7 +37,7 @@ class Leases:
         for run in self._seen.keys() - fingerprints.keys():
             del self._seen[run]
         for run, fingerprint in fingerprints.items():
-            self._note(run, fingerprint, now)
+            self._note(run, fingerprint, now if after is None else after)
         return [run for run, (_, at) in self._seen.items() if now - at > self._times.lease]
 
     def _note(self, run: str, fingerprint: Hashable | None, now: float) -> None:

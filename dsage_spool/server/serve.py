@@ -200,7 +200,8 @@ class Server:
         if not self._leases.due(now):
             return
         runs = [run for run, jobs in self.book.by_run.items() if jobs]
-        lost = self._leases.observe(now, {run: self._fingerprint(run) for run in runs})
+        found = {run: self._fingerprint(run) for run in runs}
+        lost = self._leases.observe(now, found, self._clock.boottime())
         for run in lost:
             self._log(f"worker {run}: not heard for {self.settings.lease:g} s, its jobs go back")
             yield RunLost(run)
