@@ -15,7 +15,7 @@ from .weather import Focus
 from .world import Run, World, simulated
 
 FLOOD = 30  # jobs
-HEARD = 4.0  # seconds: the longest polls of both sides
+HEARD = 6.0  # seconds: the longest polls of server and worker, by slow clocks, and some round trips
 CALM = Focus((), {
     "faults": (), "sudden": 0.0, "nerve": 0.0, "poison": False, "clients": (), "seconds": 1.0,
 })  # fmt: skip

@@ -20,7 +20,7 @@ from .network import Network
 from .oracle import Oracle
 from .weather import Focus, draw
 
-REST = 600.0  # seconds of calm in which everything must have ended
+REST = 1200.0  # seconds of calm in which everything must have ended
 FAULT_OPS = 250  # a sudden fault strikes within so many operations of a process
 OWNERS = ("alice", "bob")
 WORKERS = ("kiwi", "fig", "plum")
