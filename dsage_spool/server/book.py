@@ -223,7 +223,10 @@ class Book:
             self.dated.discard(entry.job)
             self._take_from_bucket(entry)
         elif entry.state is State.RUNNING:
-            self.by_run.get(entry.run, set()).discard(entry.job)
+            jobs = self.by_run.get(entry.run, set())
+            jobs.discard(entry.job)
+            if not jobs:
+                self.by_run.pop(entry.run, None)
             use = self.use_of(entry.owner)
             use.running -= 1
             use.since_sum -= entry.since

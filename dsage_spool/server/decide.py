@@ -273,6 +273,8 @@ class Decider:
         entry = self.book.entries.get(receipt.job)
         if entry is None:
             return self._late(seen)
+        if self._is_new(entry.job):
+            return None
         reason = self._why_not_settle(entry, seen)
         if reason:
             return self._refuse(seen.path, reason)

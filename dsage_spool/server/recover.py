@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from .. import layout, names, queuefile, records
 from ..clock import stamp
-from ..errors import DiskError, FileAnswer, Gone, SpoolError
+from ..errors import Denied, DiskError, FileAnswer, Gone, SpoolError
 from ..files import HOW_MANY, Choice
 from ..records import Envelope, Lease, Receipt
 from ..spool.dropping import read_worker
@@ -95,17 +95,24 @@ def _write_anew(files, trusted: dict[str, bytes]) -> None:
     for outcome in files.many("drop", rows) if rows else ():
         if isinstance(outcome, SpoolError):
             raise outcome
+    if rows:
+        files.sync(sorted({path.rpartition("/")[0] for path in trusted}))
 
 
 def can_be_read(files, state: State, job: str) -> bool:
-    """Whether the disk gives a job again that it would not give before."""
+    """Whether the disk gives a job again that it would not give before: all that `_one_job` reads."""
+    folder = layout.job_folder(state, job)
     try:
-        records.parse(Envelope, files.read(layout.in_job(state, job, layout.ENVELOPE), records.RECORD_LIMIT))
-        for name in filter(_LEASE.fullmatch, files.names(layout.job_folder(state, job))):
-            _lease(files, layout.in_job(state, job, name))
+        entry, inside = Entry(_envelope(files, folder), b"", state), set(files.names(folder))
+        _read_leases(files, entry, inside, Recovered(Book()), 0.0)
+        _decision(files, folder, inside, lambda text, signature: None)
     except SpoolError:
         return False
     return True
+
+
+def _envelope(files, folder: str) -> Envelope:
+    return records.parse(Envelope, files.read(f"{folder}/{layout.ENVELOPE}", records.RECORD_LIMIT))
 
 
 def _one_job(files, state: State, job: str, roster_check, found: Recovered, wall: float) -> None:
@@ -115,12 +122,13 @@ def _one_job(files, state: State, job: str, roster_check, found: Recovered, wall
         inside = set(files.names(layout.job_folder(state, job)))
         entry = Entry(envelope, hashlib.sha256(text).digest(), state)
         lost = _read_leases(files, entry, inside, found, wall)
+        decided = _decision(files, layout.job_folder(state, job), inside, roster_check)
     except SpoolError as error:
         found.notes.append(f"{state}/{job}: cannot be read, left alone: {error.message}")
         found.book.unreadable[job] = state
         return
     found.book.add(entry, offered=False)
-    if _was_ending(inside) and _carry_out(files, entry, inside, roster_check, found):
+    if _was_ending(inside) and _carry_out(files, entry, inside, decided, found):
         return
     if lost:
         found.changes.append(_mended(found.book, entry, lost))
@@ -197,7 +205,7 @@ def _lease(files, path: str) -> Lease | None:
     """None if it is torn or not there; what the disk does not give is not lost."""
     try:
         return records.parse(Lease, files.read(path, records.RECORD_LIMIT))
-    except DiskError:
+    except (DiskError, Denied):
         raise
     except SpoolError:
         return None
@@ -209,17 +217,19 @@ def _by_lock(files, job: str, attempt: int) -> Lease | None:
         path = layout.lock(job, attempt)
         since = round(files.stat(path).mtime, 3)
         worker = read_worker(files.read(path, records.RECORD_LIMIT))
-    except DiskError:
+    except (DiskError, Denied):
         raise
     except SpoolError:
         return None
     return Lease(job, attempt, worker.worker, worker.run, worker.host, since)
 
 
-def _carry_out(files, entry: Entry, inside: set[str], roster_check, found: Recovered) -> bool:
+def _carry_out(
+    files, entry: Entry, inside: set[str], decided: tuple[str, dict[str, bytes]], found: Recovered
+) -> bool:
     """Finish the end of a job that was decided; whether there was one. Else what is there is undone."""
     folder = layout.job_folder(entry.state, entry.job)
-    word, parts = _decision(files, folder, inside, roster_check)
+    word, parts = decided
     found.trusted.update((f"{folder}/{name}", data) for name, data in parts.items())
     if not word:
         _undo(files, folder, entry.job, inside)

@@ -15,7 +15,7 @@ from typing import Any, Callable
 from .. import layout, names, records
 from ..children import Children, Ended
 from ..clock import Clock
-from ..errors import FileAnswer, Gone, SpoolError, Unreachable
+from ..errors import Gone, SpoolError, Unreachable
 from ..files import Files
 from ..queuefile import QueueView
 from ..records import Worker
@@ -374,5 +374,5 @@ class Monitor:
         if len(self._deliveries) and self._files is not None:
             try:
                 self._deliveries.deliver(self._files, self._worker.run)
-            except (Unreachable, FileAnswer) as error:
+            except SpoolError as error:
                 self._log(f"{len(self._deliveries)} results wait for the next start: {error.message}")
