@@ -21,10 +21,10 @@ from proof import bulk
 from proof.bulk_crowd import DEAF, book_of
 from spool_world import MALLORY, World
 
+pytestmark = pytest.mark.once
+
 NO_RESCAN = """
 from dsage_spool.server import serve
-
-pytestmark = pytest.mark.once
 serve.Server._pause = lambda self, moved: 0.0 if self._look.more else 1e6
 """
 
