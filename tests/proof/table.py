@@ -36,22 +36,30 @@ def _row(one: Outcome) -> list[str]:
     return lines + [f"    {note}" for note in one.notes] + [f"    !! {text}" for text in one.violations]
 
 
-def as_json(outcomes: Sequence[Outcome], level: str) -> str:
+def rows_of(harness: str, outcomes: Sequence[Outcome], commit: str) -> list[dict]:
+    """The outcomes of one harness as PROOF.json keeps them: of which code, and when."""
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    return [{"harness": harness, "commit": commit, "date": today, **asdict(one)} for one in outcomes]
+
+
+def merged(old: str, new: dict[str, list[dict]], order: Sequence[str]) -> str:
+    """PROOF.json with the rows of the harnesses that have run in the place of their older ones."""
+    rows = {name: [] for name in order}
+    for row in json.loads(old)["rows"] if old else []:
+        rows[row["harness"]].append(row)
+    rows |= new
     found = {
         "version": VERSION,
-        "level": level,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": _commit(),
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "promises": {str(number): text for number, text in PROMISES.items()},
-        "rows": [asdict(one) for one in outcomes],
+        "rows": [row for name in order for row in rows[name]],
     }
     return json.dumps(found, indent=1) + "\n"
 
 
-def _commit() -> str:
-    """Of the code that was tried; with a + where it was changed since."""
+def commit_now() -> str:
+    """Of the code that is tried; with a + where it was changed since."""
     try:
         told = subprocess.run(
             ["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=True
@@ -59,3 +67,33 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return told.stdout.strip()
+
+
+BEGIN, END = "<!-- proof: begin -->\n", "<!-- proof: end -->\n"
+
+
+def as_markdown(text: str) -> str:
+    """The table of the README, from the text of PROOF.json."""
+    found = json.loads(text)
+    lines = [
+        f"The last runs, full level, Python {found['python']}, {found['system']}, two cores:",
+        "",
+        "| promise | tried by | n | violations | seconds | seeds | commit |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *map(_markdown_row, found["rows"])]) + "\n"
+
+
+def _markdown_row(row: dict) -> str:
+    promises = ", ".join(map(str, row["promises"]))
+    if row["not_run"]:
+        return f"| {promises} | {row['method']} | not run | {row['not_run']} | | | {row['commit']} |"
+    count, broken = f"{row['n']:,} {row['unit']}", len(row["violations"])
+    cells = (promises, row["method"], count, broken, f"{row['seconds']:.0f}", row["seeds"], row["commit"])
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def inserted(readme: str, proof: str) -> str:
+    """The README with the table of this PROOF.json between its marks."""
+    before, rest = readme.split(BEGIN)
+    return before + BEGIN + as_markdown(proof) + END + rest.split(END)[1]
