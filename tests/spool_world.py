@@ -190,3 +190,13 @@ class World:
         return sorted(
             self.files.read(f"rejected/{name}/verdict", 4096).decode()[21:] for name in folders
         )
+
+
+def running(world: World, run: str, **fields) -> str:
+    """A job that the server has seen this run claim."""
+    job = world.submit(**fields)
+    world.server.one_pass()
+    world.claim(run, job)
+    world.server.one_pass()
+    assert world.state(job) is State.RUNNING
+    return job

@@ -11,7 +11,7 @@ from dsage_spool.states import State
 from dsage_spool.worker.hand import is_over
 from dsage_spool.worker.strays import Strays
 from memory_files import MemoryFiles
-from spool_world import LEASE, FakeClock, World
+from spool_world import LEASE, FakeClock, World, running
 
 
 @pytest.fixture
@@ -20,15 +20,6 @@ def world() -> World:
     made = World(MemoryFiles(clock.wall), clock)
     made.start_server()
     return made
-
-
-def running(world: World, run: str, **fields) -> str:
-    job = world.submit(**fields)
-    world.server.one_pass()
-    world.claim(run, job)
-    world.server.one_pass()
-    assert world.state(job) is State.RUNNING
-    return job
 
 
 def lease_path(job: str, state: State = State.RUNNING, attempt: int = 1) -> str:

@@ -20,7 +20,7 @@ from dsage_spool.spool.moving import SERVED
 from dsage_spool.states import JOB_FOLDERS, State
 from format_doc import broken_rules
 from memory_files import MemoryFiles
-from spool_world import LEASE, MALLORY, FakeClock, World
+from spool_world import LEASE, MALLORY, FakeClock, World, running
 
 
 def fresh_world() -> tuple[World, CrashingFiles]:
@@ -31,15 +31,6 @@ def fresh_world() -> tuple[World, CrashingFiles]:
 
 
 # -- stories: each brings the spool to where the next pass does what its name says ------------------
-
-
-def running(world: World, run: str, **fields) -> str:
-    job = world.submit(**fields)
-    world.server.one_pass()
-    world.claim(run, job)
-    world.server.one_pass()
-    assert world.state(job) is State.RUNNING
-    return job
 
 
 def accept(world: World) -> None:
